@@ -1,0 +1,90 @@
+"""Compiled loops over arrays and integers: the only code that touches a page at a time.
+
+Every function here is compiled through `njit` below, which holds the flags in one place:
+
+* ``_nrt=False`` switches numba's reference counting off. The kernels allocate nothing and return
+  integers, so nothing needs counting; with it on, each inner call pays for increments and
+  decrements of every array it was handed.
+* ``inline="always"`` (`inline_njit`) merges the small list operations into their callers before
+  type inference.
+* ``error_model="numpy"`` drops the zero-division checks, ``boundscheck=False`` the index checks.
+
+The on-disk cache does not notice a change in *another* module's inlined function, so the cache
+directory is stamped with a digest of all sources of this package.
+
+No function here knows an object, time, a policy or an exception: faults come back as negative
+status codes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+import numba
+from numba.core import config as numba_config
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _cache_home() -> Path:
+    override = os.environ.get("MMFW_CACHE_DIR")
+    if override:
+        return Path(override)
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "mmfw"
+
+
+def cache_dir() -> Path | None:
+    """Directory of the compiled code of exactly these sources, or None where none can be written.
+
+    It lies under ``$MMFW_CACHE_DIR``, else ``$XDG_CACHE_HOME/mmfw``, else ``~/.cache/mmfw``.
+    """
+    digest = hashlib.sha256()
+    digest.update(f"{numba.__version__} {sys.version_info[:2]}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    path = _cache_home() / f"jit-{digest.hexdigest()[:16]}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return path if os.access(path, os.W_OK) else None
+
+
+_CACHE = cache_dir()
+
+
+def _compile(function: Callable[P, R], **flags: Any) -> Callable[P, R]:
+    # numba picks the cache's place when the decorator runs; the setting is global to the process,
+    # so it is put back for the sake of other users of numba.
+    before = numba_config.CACHE_DIR
+    numba_config.CACHE_DIR = "" if _CACHE is None else str(_CACHE)
+    try:
+        compiled = numba.njit(
+            function,
+            cache=_CACHE is not None,
+            boundscheck=False,
+            error_model="numpy",
+            nogil=True,
+            _nrt=False,
+            **flags,
+        )
+    finally:
+        numba_config.CACHE_DIR = before
+    return cast(Callable[P, R], compiled)
+
+
+def njit(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile an outer function: called from Python, or too large to repeat in each caller."""
+    return _compile(function)
+
+
+def inline_njit(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a small inner function that is merged into each caller."""
+    return _compile(function, inline="always")

@@ -1,0 +1,176 @@
+"""Shrinkers: the list of them, and how reclaim asks each one (mm/vmscan.c of 6.1; mm/shrinker.c since 6.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from mmfw.mm.trace import MmShrinkSlabEnd, MmShrinkSlabStart, Tracepoints
+from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.types import SHRINK_BATCH, SHRINK_EMPTY, SHRINK_STOP, ShrinkControl
+
+if TYPE_CHECKING:
+    from mmfw.binding import ShrinkerOps
+
+_U64: Final = (1 << 64) - 1
+
+
+def shrink_delta(freeable: int, priority: int, seeks: int) -> int:
+    """Objects that a call at this priority should scan (``do_shrink_slab()``, mm/vmscan.c).
+
+    Parameters
+    ----------
+    freeable : int
+        What ``count_objects`` returned.
+    priority : int
+        Scan priority, 12 down to 0.
+    seeks : int
+        Cost to recreate an object; 0 asks for half of the cache whatever the priority.
+
+    Examples
+    --------
+    >>> shrink_delta(100000, 12, 2), shrink_delta(100000, 10, 2), shrink_delta(5000, 12, 0)
+    (48, 194, 2500)
+    """
+    if seeks:
+        return ((freeable >> priority) * 4 & _U64) // seeks
+    return freeable // 2
+
+
+def shrink_total_scan(deferred: int, delta: int, freeable: int, priority: int) -> int:
+    """Objects to scan, deferred work of earlier calls included (``do_shrink_slab()``)."""
+    return min((deferred >> priority) + delta, 2 * freeable)
+
+
+@dataclass(slots=True)
+class Shrinker:
+    """A registered shrinker (``struct shrinker``).
+
+    Attributes
+    ----------
+    ops : ShrinkerOps
+        Its methods, name, seeks and batch.
+    nr_deferred : dict of int to int
+        Work put off, by slot: the node's id if it is NUMA aware, else 0. Objects.
+    """
+
+    ops: ShrinkerOps
+    nr_deferred: dict[int, int] = field(default_factory=dict)
+
+
+def do_shrink_slab(
+    shrinker: Shrinker, shrinkctl: ShrinkControl, priority: int, trace: Tracepoints, vmstat: VmStat
+) -> int:
+    """Ask one shrinker for its share (``do_shrink_slab()``, mm/vmscan.c).
+
+    A second task may enter while the first sleeps in ``scan_objects``: deferred work is taken out
+    whole on entry and what is left is added back, so the end figure may hold the other's share too,
+    as in the kernel.
+
+    Returns
+    -------
+    int
+        Objects freed, or `SHRINK_EMPTY`.
+    """
+    ops = shrinker.ops
+    batch = ops.batch or SHRINK_BATCH
+    slot = 0
+    freeable = ops.count_objects(shrinkctl)
+    if freeable in (0, SHRINK_EMPTY):
+        return freeable
+    deferred = shrinker.nr_deferred.get(slot, 0)
+    shrinker.nr_deferred[slot] = 0
+    delta = shrink_delta(freeable, priority, ops.seeks)
+    total_scan = shrink_total_scan(deferred, delta, freeable, priority)
+    if trace.enabled(MmShrinkSlabStart):
+        trace.emit(
+            MmShrinkSlabStart(
+                shrinker=ops.name,
+                nid=shrinkctl.nid,
+                nr_objects_to_shrink=deferred,
+                gfp_flags=shrinkctl.gfp_mask,
+                cache_items=freeable,
+                delta=delta,
+                total_scan=total_scan,
+                priority=priority,
+            )
+        )
+    freed = 0
+    scanned = 0
+    while total_scan >= batch or total_scan >= freeable:
+        nr_to_scan = min(batch, total_scan)
+        shrinkctl.nr_to_scan = nr_to_scan
+        shrinkctl.nr_scanned = nr_to_scan
+        ret = ops.scan_objects(shrinkctl)
+        if ret == SHRINK_STOP:
+            break
+        freed += ret
+        vmstat.count(VmEvent.slabs_scanned, shrinkctl.nr_scanned)
+        total_scan -= shrinkctl.nr_scanned
+        scanned += shrinkctl.nr_scanned
+    left = min(max(deferred + delta - scanned, 0), 2 * freeable)
+    shrinker.nr_deferred[slot] += left
+    if trace.enabled(MmShrinkSlabEnd):
+        trace.emit(
+            MmShrinkSlabEnd(
+                shrinker=ops.name,
+                nid=shrinkctl.nid,
+                unused_scan=deferred,
+                new_scan=shrinker.nr_deferred[slot],
+                total_scan=total_scan,
+                retval=freed,
+            )
+        )
+    return freed
+
+
+class ShrinkerList:
+    """All registered shrinkers, in order of registration (``shrinker_list``)."""
+
+    def __init__(
+        self,
+        trace: Tracepoints,
+        vmstat: VmStat,
+        charge: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self._shrinkers: list[Shrinker] = []
+        self._trace = trace
+        self._vmstat = vmstat
+        self._charge = charge
+
+    def register_shrinker(self, ops: ShrinkerOps) -> Shrinker:
+        """Add a shrinker (``register_shrinker()``; ``shrinker_register()`` since 6.7)."""
+        shrinker = Shrinker(ops)
+        self._shrinkers.append(shrinker)
+        return shrinker
+
+    def unregister_shrinker(self, shrinker: Shrinker) -> None:
+        """Remove a shrinker, its deferred work with it (``unregister_shrinker()``)."""
+        self._shrinkers.remove(shrinker)
+
+    def __iter__(self) -> object:
+        return iter(tuple(self._shrinkers))
+
+    def __len__(self) -> int:
+        return len(self._shrinkers)
+
+    def shrink_slab(self, gfp_mask: int, nid: int, priority: int) -> int:
+        """Ask every shrinker for its share (``shrink_slab()`` of the root memcg, mm/vmscan.c).
+
+        Each call gets a fresh `ShrinkControl`. `SHRINK_EMPTY` counts 0.
+
+        Returns
+        -------
+        int
+            Objects freed; reclaim ignores it, only ``drop_slab()`` reads it.
+        """
+        freed = 0
+        for shrinker in tuple(self._shrinkers):
+            if self._charge is not None:
+                self._charge(shrinker.ops.name, priority)
+            shrinkctl = ShrinkControl(gfp_mask=gfp_mask, nid=nid, priority=priority)
+            ret = do_shrink_slab(shrinker, shrinkctl, priority, self._trace, self._vmstat)
+            if ret != SHRINK_EMPTY:
+                freed += ret
+        return freed

@@ -1,0 +1,1 @@
+"""Real allocator traces against the simulator, pfn by pfn."""
