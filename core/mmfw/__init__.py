@@ -1,0 +1,99 @@
+"""mmfw: a simulator of the Linux mm core. The names here are those that plugins are written against.
+
+Importing this package imports nothing else; each name is looked up in its module on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmfw import gfp
+    from mmfw.attach import Attachments, attach, attachment
+    from mmfw.errors import InputError, MmfwError, PluginError
+    from mmfw.hookspecs import HOOK_API, hookimpl, hookspec
+    from mmfw.mm.core import Mm
+    from mmfw.types import (
+        DEF_PRIORITY,
+        DEFAULT_SEEKS,
+        SHRINK_BATCH,
+        SHRINK_EMPTY,
+        SHRINK_STOP,
+        SWAP_CLUSTER_MAX,
+        CompactionScan,
+        KswapdWake,
+        Metric,
+        MigrateMode,
+        PgdatView,
+        PluginInfo,
+        ReclaimContext,
+        Reclaimer,
+        ScanControl,
+        ScanPhase,
+        ShrinkControl,
+        WakePlan,
+        WakeReason,
+        Workload,
+        ZoneView,
+    )
+
+__all__ = [
+    "DEFAULT_SEEKS",
+    "DEF_PRIORITY",
+    "HOOK_API",
+    "SHRINK_BATCH",
+    "SHRINK_EMPTY",
+    "SHRINK_STOP",
+    "SWAP_CLUSTER_MAX",
+    "Attachments",
+    "CompactionScan",
+    "InputError",
+    "KswapdWake",
+    "Metric",
+    "MigrateMode",
+    "Mm",
+    "MmfwError",
+    "PgdatView",
+    "PluginError",
+    "PluginInfo",
+    "ReclaimContext",
+    "Reclaimer",
+    "ScanControl",
+    "ScanPhase",
+    "ShrinkControl",
+    "WakePlan",
+    "WakeReason",
+    "Workload",
+    "ZoneView",
+    "attach",
+    "attachment",
+    "gfp",
+    "hookimpl",
+    "hookspec",
+]
+
+_HOME = {
+    "HOOK_API": "mmfw.hookspecs",
+    "hookimpl": "mmfw.hookspecs",
+    "hookspec": "mmfw.hookspecs",
+    "InputError": "mmfw.errors",
+    "MmfwError": "mmfw.errors",
+    "PluginError": "mmfw.errors",
+    "Attachments": "mmfw.attach",
+    "attach": "mmfw.attach",
+    "attachment": "mmfw.attach",
+    "Mm": "mmfw.mm.core",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'mmfw' has no attribute {name!r}")
+    if name == "gfp":
+        return import_module("mmfw.gfp")
+    value: object = getattr(import_module(_HOME.get(name, "mmfw.types")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

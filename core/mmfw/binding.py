@@ -1,0 +1,243 @@
+"""Hooks become plain callables: decisions an `MmOps`, a shrinker object a `ShrinkerOps`.
+
+mm calls these structs and never meets pluggy. Where no policy answers a decision, its field is mainline's
+own function; one plain policy costs a closure; only wrappers pay for pluggy's caller.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from itertools import combinations
+from types import CodeType
+from typing import Any, Final
+
+import pluggy
+
+from mmfw import mainline
+from mmfw.errors import InputError, PluginError, did_you_mean
+from mmfw.hookspecs import ShrinkerOpsSpec
+from mmfw.plugins import check_signature, implementations
+from mmfw.registry import LoadedPlugins, guarded, guarded_method, in_spec_order
+from mmfw.types import (
+    DEFAULT_SEEKS,
+    SHRINK_EMPTY,
+    SHRINK_STOP,
+    MmOps,
+    ShrinkerOps,
+    WakePlan,
+)
+
+__all__ = ["MmOps", "ShrinkerOps", "bind_mm_ops", "bind_shrinker", "hook_caller"]
+
+Check = Callable[[Any], Any]
+
+
+# --- decisions ---------------------------------------------------------------------------------------
+
+
+def bind_mm_ops(plugins: LoadedPlugins) -> MmOps:
+    """Bind every decision hook of a loaded set.
+
+    Raises
+    ------
+    InputError
+        Two plain policies answer one decision and do not both say that they compose.
+    """
+    return MmOps(
+        plan_wakeup=_bind_decision(plugins, mainline.mmfw_plan_wakeup, WakePlan),
+        should_shrink_slab=_bind_decision(plugins, mainline.mmfw_should_shrink_slab, bool),
+    )
+
+
+def _answer_check(plugin: str, hook: str, answer_type: type) -> Check:
+    def check(answer: Any) -> Any:
+        if answer is None or type(answer) is answer_type:
+            return answer
+        raise PluginError(
+            f"answered {answer!r}; a {answer_type.__name__}, or None to leave it to the next, is wanted",
+            plugin=plugin,
+            hook=hook,
+        )
+
+    return check
+
+
+def _bind_decision(
+    plugins: LoadedPlugins, default: Callable[..., Any], answer_type: type
+) -> Callable[..., Any]:
+    hook = default.__name__
+    spec_args = tuple(inspect.signature(default).parameters)
+    # get_hookimpls() lists in reverse order of the call, mainline, the trylast one, first.
+    answering = [
+        impl for impl in reversed(caller_of(plugins, hook).get_hookimpls()) if impl.plugin is not mainline
+    ]
+    plain = [impl for impl in answering if not (impl.wrapper or impl.hookwrapper)]
+    for one, other in combinations((impl.plugin_name for impl in plain), 2):
+        if not _compose(plugins, one, other):
+            raise InputError(
+                f"policies {one!r} and {other!r} both answer {hook}; leave one out "
+                "(they may be combined once each names the other in composes_with)"
+            )
+    if len(plain) < len(answering):
+        check = _answer_check(" and ".join(impl.plugin_name for impl in answering), hook, answer_type)
+        return hook_caller(plugins, hook, check)
+    if not plain:
+        return default
+    steps = [
+        guarded(
+            in_spec_order(impl.function, spec_args),
+            impl.plugin_name,
+            hook,
+            _answer_check(impl.plugin_name, hook, answer_type),
+        )
+        for impl in plain
+    ]
+    if len(steps) == 1:
+        policy = steps[0]
+
+        def ask_one(*args: Any) -> Any:
+            answer = policy(*args)
+            return default(*args) if answer is None else answer
+
+        return ask_one
+
+    def ask_each(*args: Any) -> Any:
+        for step in steps:
+            answer = step(*args)
+            if answer is not None:
+                return answer
+        return default(*args)
+
+    return ask_each
+
+
+def _compose(plugins: LoadedPlugins, one: str, other: str) -> bool:
+    return other in plugins[one].info.composes_with and one in plugins[other].info.composes_with
+
+
+def caller_of(plugins: LoadedPlugins, hook: str) -> pluggy.HookCaller:
+    """Find the pluggy caller of a hook that some loaded plugin, or mmfw, has published."""
+    caller = getattr(plugins.manager.hook, hook, None)
+    if caller is None or not caller.has_spec():
+        raise InputError(f"no loaded plugin has published a hook {hook!r}")
+    return caller  # type: ignore[no-any-return]  # HookRelay's attributes are dynamic
+
+
+def hook_caller(plugins: LoadedPlugins, hook: str, check: Check | None = None) -> Callable[..., Any]:
+    """Call a hook of any plugin with the arguments of its spec, by position; faults name the plugin.
+
+    For hooks that plugins publish, and for decisions with wrappers. Costs a pluggy call.
+    """
+    caller = caller_of(plugins, hook)
+    assert caller.spec is not None
+    spec_args = tuple(caller.spec.argnames)
+    names_of_code: dict[CodeType, str] = {
+        inspect.unwrap(impl.function).__code__: impl.plugin_name
+        for impl in caller.get_hookimpls()
+        if hasattr(inspect.unwrap(impl.function), "__code__")
+    }
+
+    def at_fault(exc: BaseException) -> str:
+        innermost = everyone
+        trace = exc.__traceback__
+        while trace is not None:
+            innermost = names_of_code.get(trace.tb_frame.f_code, innermost)
+            trace = trace.tb_next
+        return innermost
+
+    everyone = " and ".join(impl.plugin_name for impl in caller.get_hookimpls())
+    return guarded(
+        lambda *args: caller(**dict(zip(spec_args, args, strict=True))), everyone, hook, check, blame=at_fault
+    )
+
+
+# --- shrinkers ---------------------------------------------------------------------------------------
+
+_METHODS: Final = {
+    name: vars(ShrinkerOpsSpec)[name] for name in ("count_objects", "scan_objects", "compaction_scan")
+}
+#: The one sentinel each method may return, and how to say it.
+_SENTINEL: Final = {
+    "count_objects": (SHRINK_EMPTY, "SHRINK_EMPTY"),
+    "scan_objects": (SHRINK_STOP, "SHRINK_STOP"),
+    "compaction_scan": (SHRINK_STOP, "SHRINK_STOP"),
+}
+
+
+def bind_shrinker(shrinker: object, name: str, plugin: str) -> ShrinkerOps:
+    """Check a shrinker object and bind its methods; ``mm.register_shrinker()`` does this once for each.
+
+    Parameters
+    ----------
+    shrinker : object
+        Has ``count_objects`` and ``scan_objects``, maybe ``compaction_scan``, each marked ``@hookimpl``;
+        and maybe ``seeks`` (`DEFAULT_SEEKS`), ``batch`` (0: `SHRINK_BATCH`) and ``flags`` (0).
+    name : str
+        Name of registration.
+    plugin : str
+        Short name of the plugin to blame.
+
+    Raises
+    ------
+    PluginError
+        A method is missing or unknown, takes other arguments, or an attribute is not an int >= 0.
+    """
+    found = {}
+    for one in implementations(shrinker):
+        where = f"{name}.{one.hook}"
+        if one.hook not in _METHODS:
+            raise PluginError(
+                f"no such shrinker method; {did_you_mean(one.hook, _METHODS)}", plugin=plugin, hook=where
+            )
+        if one.wrapper:
+            raise PluginError("a shrinker's methods cannot be wrappers", plugin=plugin, hook=where)
+        check_signature(plugin, where, one.function, _METHODS[one.hook])
+        if not inspect.signature(one.function).parameters:
+            (argument,) = [arg for arg in inspect.signature(_METHODS[one.hook]).parameters if arg != "self"]
+            raise PluginError(f"takes no argument; it is given {argument!r}", plugin=plugin, hook=where)
+        found[one.hook] = _bind_method(one.function, plugin, where, *_SENTINEL[one.hook])
+    for method in ("count_objects", "scan_objects"):
+        if method not in found:
+            unmarked = callable(getattr(shrinker, method, None))
+            remedy = (
+                "mark it @hookimpl" if unmarked else "a shrinker has count_objects(sc) and scan_objects(sc)"
+            )
+            raise PluginError(
+                f"{'not marked' if unmarked else 'missing'}; {remedy}", plugin=plugin, hook=f"{name}.{method}"
+            )
+    return ShrinkerOps(
+        count_objects=found["count_objects"],
+        scan_objects=found["scan_objects"],
+        compaction_scan=found.get("compaction_scan"),
+        name=name,
+        seeks=_attribute(shrinker, "seeks", DEFAULT_SEEKS, name, plugin),
+        batch=_attribute(shrinker, "batch", 0, name, plugin),
+        flags=_attribute(shrinker, "flags", 0, name, plugin),
+        plugin=plugin,
+    )
+
+
+def _attribute(shrinker: object, attribute: str, default: int, name: str, plugin: str) -> int:
+    value: object = getattr(shrinker, attribute, default)
+    if type(value) is not int or value < 0:
+        raise PluginError(f"{attribute} is {value!r}; an int >= 0 is wanted", plugin=plugin, hook=name)
+    return value
+
+
+def _bind_method(
+    method: Callable[..., Any], plugin: str, where: str, sentinel: int, sentinel_name: str
+) -> Callable[[Any], int]:
+    def check(answer: Any) -> int:
+        if type(answer) is int and answer == sentinel:
+            return answer
+        known = {SHRINK_STOP: "SHRINK_STOP", SHRINK_EMPTY: "SHRINK_EMPTY"}
+        if type(answer) is int:
+            shown = known.get(answer, str(answer))
+        else:
+            shown = f"{answer!r} of type {type(answer).__name__}"
+        raise PluginError(
+            f"returned {shown}; an int >= 0 or {sentinel_name} is wanted", plugin=plugin, hook=where
+        )
+
+    return guarded_method(method, plugin, where, check)

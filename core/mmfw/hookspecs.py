@@ -1,0 +1,353 @@
+"""Every hook of mmfw, in the order in which it fires: the table of contents of a run.
+
+Three kinds. *Assembly* hooks are called once for every loaded plugin, needs first. *Decision* hooks stand
+for a decision that mm takes; plugins are asked in ``--policy`` order, the first answer that is not None
+counts, and `mmfw.mainline`, asked last, always has one. *Shrinker ops* are the methods of an object given
+to ``mm.register_shrinker()``.
+
+An implementation may take fewer arguments than the hook has, never others, and none with a default value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic import BaseModel
+
+    from mmfw.mm.core import Mm
+    from mmfw.types import (
+        CompactionScan,
+        KswapdWake,
+        Metric,
+        PgdatView,
+        ReclaimContext,
+        ShrinkControl,
+        WakePlan,
+        Workload,
+    )
+
+#: (major, minor). Minor grows when a hook or argument is added, major when one is removed or changes meaning.
+HOOK_API: Final = (1, 0)
+
+hookspec: Final = pluggy.HookspecMarker("mmfw")
+hookimpl: Final = pluggy.HookimplMarker("mmfw")
+
+
+class HookPublisher(Protocol):
+    """What `mmfw_addhooks` is given."""
+
+    def add_hookspecs(self, namespace: object) -> None:
+        """Publish the hookspecs of a module or class; each name begins with the plugin's, underscored."""
+        ...
+
+
+# -----------------------------------------------------------------------------------------------------
+# Assembly: once per loaded plugin, in this order
+# -----------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def mmfw_addhooks(pluginmanager: HookPublisher) -> None:
+    """Publish hookspecs of the plugin's own, for other plugins to implement.
+
+    Stands for: EXPORT_SYMBOL_GPL() of an ops struct.
+    Answers: none.
+    Context: assembly, before any hook of any plugin is checked against its spec; there is no Mm yet.
+    Called: once.
+
+    Parameters
+    ----------
+    pluginmanager : HookPublisher
+        Has the one method ``add_hookspecs(namespace)``. Names begin with the plugin's: ``ttm_``.
+
+    Examples
+    --------
+    ::
+
+        class TtmSpec:
+            @hookspec(firstresult=True)
+            def ttm_pool_gfp_mask(self, order: int, flags: int) -> int | None: ...
+
+        @hookimpl
+        def mmfw_addhooks(pluginmanager):
+            pluginmanager.add_hookspecs(TtmSpec)
+
+    .. versionadded:: hook API 1
+    """
+
+
+@hookspec
+def mmfw_plugin_params() -> type[BaseModel]:
+    """Name the parameters a user may set for this plugin.
+
+    Stands for: module_param() of a driver.
+    Answers: a pydantic model class; its defaults are the driver's, its field descriptions the help text.
+    Context: assembly; there is no Mm yet.
+    Called: once.
+
+    Examples
+    --------
+    ::
+
+        class Params(BaseModel):
+            page_pool_size: int = Field(0, description="pages; 0 means half of RAM")
+
+        @hookimpl
+        def mmfw_plugin_params():
+            return Params
+
+    .. versionadded:: hook API 1
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def mmfw_module_init(mm: Mm, params: BaseModel | None) -> None:
+    """Build the plugin's state and register its shrinkers.
+
+    Stands for: module_init().
+    Answers: none.
+    Context: task context before time starts; may allocate, may not sleep.
+    Called: once, after the plugins it needs.
+
+    Parameters
+    ----------
+    mm : Mm
+        The simulated mm: ``alloc_pages``, ``free_pages``, ``register_shrinker``, ``sched``, ``costs``.
+    params : BaseModel or None
+        Validated instance of what `mmfw_plugin_params` named; None if the plugin names nothing.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_module_init(mm, params):
+            pool = Pool(mm, params.page_pool_size)
+            mm.register_shrinker(PoolShrinker(pool), "drm-ttm_pool")
+
+    .. versionadded:: hook API 1
+    """
+
+
+@hookspec
+def mmfw_register_workloads() -> Iterable[Workload]:
+    """Offer workloads for scenarios to start.
+
+    Stands for: nothing in the kernel; what user space does to it.
+    Answers: any number of `Workload`; names are unique over all loaded plugins.
+    Context: assembly, after every `mmfw_module_init`.
+    Called: once.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_register_workloads():
+            yield Workload("file-copy", "Copy a file larger than memory", run=file_copy)
+
+    .. versionadded:: hook API 1
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def mmfw_register_metrics() -> Iterable[Metric]:
+    """Offer figures for a run's result.
+
+    Stands for: a driver's debugfs files.
+    Answers: any number of `Metric`; names begin with the plugin's, underscored.
+    Context: assembly, after every `mmfw_module_init`; `Metric.read` is called while time stands still.
+    Called: once.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_register_metrics():
+            yield Metric("xe_bo_evictions", "1", "counter", "lower", "BOs backed up", read=evictions)
+
+    .. versionadded:: hook API 1
+    """
+    raise NotImplementedError
+
+
+# -----------------------------------------------------------------------------------------------------
+# Shrinker ops: methods of the objects a plugin registers in mmfw_module_init
+# -----------------------------------------------------------------------------------------------------
+
+
+class ShrinkerOpsSpec:
+    """Methods of a shrinker; ``seeks``, ``batch`` and ``flags`` are plain attributes beside them.
+
+    Objects are whatever the shrinker counts. A second task may enter while the first one sleeps in a method.
+    """
+
+    @hookspec
+    def count_objects(self, sc: ShrinkControl) -> int:
+        """Say how many objects could be freed.
+
+        Stands for: shrinker->count_objects(), include/linux/shrinker.h; called by do_shrink_slab().
+        Answers: a count; 0 = cannot tell, or skip me this time; SHRINK_EMPTY = there is nothing at all.
+        Context: kswapd or direct reclaim; may not sleep, free or allocate.
+        Called: once per shrinker and priority of every pass that shrinks slab.
+
+        Examples
+        --------
+        ::
+
+            @hookimpl
+            def count_objects(self, sc):
+                return self.pool.allocated_pages or SHRINK_EMPTY
+
+        .. versionadded:: hook API 1
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def scan_objects(self, sc: ShrinkControl) -> int:
+        """Free about ``sc.nr_to_scan`` objects.
+
+        Stands for: shrinker->scan_objects(), include/linux/shrinker.h; called by do_shrink_slab().
+        Answers: objects freed, 0 included; SHRINK_STOP = no progress possible now, ask no more this pass.
+        Sets ``sc.nr_scanned`` where it looked at more or fewer objects than asked.
+        Context: kswapd or direct reclaim, PF_MEMALLOC; may sleep and allocate within ``sc.gfp_mask``.
+        Called: once per batch while a batch is due.
+
+        Examples
+        --------
+        ::
+
+            @hookimpl
+            def scan_objects(self, sc):
+                sc.nr_scanned = freed = self.pool.shrink(sc.nr_to_scan)
+                return freed or SHRINK_STOP
+
+        .. versionadded:: hook API 1
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def compaction_scan(self, cs: CompactionScan) -> int:
+        """Free objects as large as, or physically near, what compaction wants. Optional.
+
+        Stands for: nothing in 6.1; the third shrinker method proposed in review of the series.
+        Answers: pages freed, 0 included; SHRINK_STOP = no progress possible now.
+        Context: kcompactd or direct compaction, no reclaim below it; may sleep unless ``cs.mode`` is ASYNC.
+        Called: where a policy plans it; never by mainline.
+
+        Examples
+        --------
+        ::
+
+            @hookimpl
+            def compaction_scan(self, cs):
+                return self.pool.free_blocks(cs.pfn_lo, cs.pfn_hi, min_order=cs.order - 1)
+
+        .. versionadded:: hook API 1
+        """
+        raise NotImplementedError
+
+
+# -----------------------------------------------------------------------------------------------------
+# Decisions: allocation and wake-ups
+# -----------------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan | None:
+    """Decide which background thread a wake-up goes to, and at which order.
+
+    Stands for: mm/vmscan.c wakeup_kswapd(), before it records order and zone index. What follows stays
+    mainline's: a running kswapd is not woken again, nor one whose node is hopeless or balanced.
+    Answers: a `WakePlan`; None = not mine, ask the next. Mainline plans kswapd at ``wake.order``.
+    Context: the allocating task, possibly atomic; may not sleep, allocate or reclaim.
+    Called: once per node and slow path entry, and per boosted watermark.
+
+    Parameters
+    ----------
+    pgdat : PgdatView
+        Node whose kswapd would be woken.
+    wake : KswapdWake
+        Order, mask and zone index of the request, and who asks.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_plan_wakeup(wake):
+            if wake.order == 0:
+                return None
+            return WakePlan(kswapd_order=None, kcompactd_order=wake.order)
+
+    .. versionadded:: hook API 1
+    """
+
+
+# -----------------------------------------------------------------------------------------------------
+# Decisions: reclaim
+# -----------------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def mmfw_should_shrink_slab(reclaim_context: ReclaimContext) -> bool | None:
+    """Decide whether a reclaim pass calls the shrinkers.
+
+    Stands for: mm/vmscan.c shrink_node_memcgs(), the call of shrink_slab() after the LRU lists.
+    Answers: True = call every shrinker; False = call none in this pass at this priority, deferred work stays;
+    None = not mine, ask the next. Mainline answers True.
+    Context: kswapd or direct reclaim, PF_MEMALLOC; may not sleep, allocate or reclaim.
+    Called: once per node and priority.
+
+    Parameters
+    ----------
+    reclaim_context : ReclaimContext
+        The node, the pass and who runs it.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_should_shrink_slab(reclaim_context):
+            if reclaim_context.order > PAGE_ALLOC_COSTLY_ORDER:
+                return False
+            return None
+
+    .. versionadded:: hook API 1
+    """
+
+
+# -----------------------------------------------------------------------------------------------------
+# The end
+# -----------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def mmfw_module_exit(mm: Mm) -> None:
+    """Give back every page the plugin holds.
+
+    Stands for: module_exit().
+    Answers: none.
+    Context: task context after the last workload; may free, may not sleep. The leak check follows.
+    Called: once, before the plugins it needs.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_module_exit(mm):
+            for pool in pools_of(mm):
+                pool.free_all()
+
+    .. versionadded:: hook API 1
+    """

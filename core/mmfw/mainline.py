@@ -1,0 +1,28 @@
+"""Mainline's answer to every decision hook: a plugin like any other, asked last, never answering None.
+
+Without a policy, mm calls these functions directly; with one, they are what its None falls back to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mmfw.hookspecs import HOOK_API, hookimpl
+from mmfw.types import PluginInfo, WakePlan
+
+if TYPE_CHECKING:
+    from mmfw.types import KswapdWake, PgdatView, ReclaimContext
+
+MMFW_PLUGIN: Final = PluginInfo(name="mainline", hook_api=HOOK_API, kind="policy")
+
+
+@hookimpl(trylast=True)
+def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan:
+    """Ask kswapd for the very order that failed (``wakeup_kswapd()``, mm/vmscan.c)."""
+    return WakePlan(kswapd_order=wake.order)
+
+
+@hookimpl(trylast=True)
+def mmfw_should_shrink_slab(reclaim_context: ReclaimContext) -> bool:
+    """Call the shrinkers whatever woke reclaim (``shrink_node_memcgs()``, mm/vmscan.c)."""
+    return True

@@ -1,0 +1,390 @@
+"""What crosses the plugin boundary: control structs, enums, what hooks return, and the bound ops.
+
+Control structs carry a request through many calls, as in the kernel; each field says whether the callee
+reads it or writes it. Fields marked ``+`` are not in 6.1. The order of an allocation is deliberately not
+in `ShrinkControl`: a policy that adds it does so as the patch does, by an attachment (`mmfw.attach`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from mmfw.attach import Attachments
+from mmfw.views import PgdatView as PgdatView
+from mmfw.views import ZoneView as ZoneView
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from mmfw.mm.core import Mm
+
+#: The shrinker cannot make progress now (include/linux/shrinker.h); there ~0UL, here never a count.
+SHRINK_STOP: Final[int] = -1
+#: The shrinker has nothing at all (include/linux/shrinker.h); there ~0UL - 1.
+SHRINK_EMPTY: Final[int] = -2
+#: First and mildest scan priority: a pass looks at ``size >> priority`` (include/linux/mmzone.h).
+DEF_PRIORITY: Final[int] = 12
+#: Seeks it takes to bring an object back, where a shrinker does not say (include/linux/shrinker.h).
+DEFAULT_SEEKS: Final[int] = 2
+#: Objects asked for in one ``scan_objects`` call, where a shrinker does not say (mm/vmscan.c).
+SHRINK_BATCH: Final[int] = 128
+#: Pages reclaimed, isolated or migrated in one batch (include/linux/swap.h).
+SWAP_CLUSTER_MAX: Final[int] = 32
+
+
+class MigrateMode(IntEnum):
+    """``enum migrate_mode`` (include/linux/migrate_mode.h)."""
+
+    ASYNC = 0
+    SYNC_LIGHT = 1
+    SYNC = 2
+
+
+class WakeReason(Enum):
+    """Which caller of ``wakeup_kswapd()`` asks."""
+
+    SLOWPATH = "slowpath"  #: wake_all_kswapds(), mm/page_alloc.c
+    BOOST = "boost"  #: a boosted watermark, rmqueue(), mm/page_alloc.c
+    NUMA_MIGRATE = "numa_migrate"  #: no room on the target node, numamigrate_isolate_page(), mm/migrate.c
+
+
+class Reclaimer(Enum):
+    """Who runs the reclaim pass a decision is about."""
+
+    KSWAPD = "kswapd"
+    DIRECT = "direct"
+    MEMCG = "memcg"
+    PROACTIVE = "proactive"
+
+
+class ScanPhase(Enum):
+    """Where in ``compact_zone()`` a compaction scan is considered."""
+
+    ENTRY = "entry"
+    PAGEBLOCK = "pageblock"
+    FINISH = "finish"
+
+
+# --- control structs ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ShrinkControl:
+    """``struct shrink_control`` (include/linux/shrinker.h).
+
+    Attributes
+    ----------
+    gfp_mask : int
+        In: mask of the allocation reclaim works for.
+    nid : int
+        In: node being shrunk.
+    nr_to_scan : int
+        In: objects to look at; set before every ``scan_objects``.
+    nr_scanned : int
+        In/out: set to `nr_to_scan` before the call; the callee corrects it to what it looked at.
+    priority : int
+        In, +: scan priority of the pass, `DEF_PRIORITY` down to 0.
+    attached : Attachments, optional
+        +: fields of policies.
+    """
+
+    gfp_mask: int
+    nid: int
+    nr_to_scan: int = 0
+    nr_scanned: int = 0
+    priority: int = DEF_PRIORITY
+    attached: Attachments | None = None
+
+
+@dataclass(slots=True)
+class ScanControl:
+    """``struct scan_control`` (mm/vmscan.c): one reclaim pass.
+
+    Attributes
+    ----------
+    nr_to_reclaim : int
+        In: pages wanted.
+    order, gfp_mask : int
+        In: the allocation reclaim works for.
+    priority : int
+        In/out: scan priority, falls as the pass goes on without progress.
+    reclaim_idx : int
+        In: highest zone index whose pages help.
+    may_writepage, may_unmap, may_swap, proactive : bool
+        In: as in the kernel.
+    nr_scanned, nr_reclaimed : int
+        Out: pages.
+    compaction_ready : bool
+        Out: some zone has room enough to compact, so reclaim may stop.
+    attached : Attachments, optional
+        +: fields of policies.
+    """
+
+    nr_to_reclaim: int
+    order: int
+    priority: int
+    reclaim_idx: int
+    gfp_mask: int
+    may_writepage: bool
+    may_unmap: bool
+    may_swap: bool
+    proactive: bool = False
+    nr_scanned: int = 0
+    nr_reclaimed: int = 0
+    compaction_ready: bool = False
+    attached: Attachments | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimContext:
+    """+ What a decision about ``shrink_slab()`` may know; answers `mmfw_should_shrink_slab`.
+
+    Attributes
+    ----------
+    pgdat : PgdatView
+        Node being reclaimed.
+    sc : ScanControl
+        The pass; a decision reads it and does not change it.
+    caller : Reclaimer
+        Who runs the pass.
+    """
+
+    pgdat: PgdatView
+    sc: ScanControl
+    caller: Reclaimer
+
+    @property
+    def order(self) -> int:
+        """Order of the allocation the pass works for; 0 once kswapd has dropped it."""
+        return self.sc.order
+
+
+@dataclass(slots=True)
+class CompactionScan:
+    """+ Argument of the proposed third shrinker method, ``compaction_scan``.
+
+    Attributes
+    ----------
+    zone : ZoneView
+        In: zone being compacted.
+    nid, order : int
+        In: its node, and the order compaction wants.
+    pfn_lo, pfn_hi : int
+        In: range, `pfn_hi` exclusive, in which a freed page helps most.
+    nr_to_free : int
+        In: pages after which the callee may stop.
+    opportunistic : bool
+        In: True asks only for memory nobody would miss; False must free, a working set may go.
+    mode : MigrateMode
+        In: how long the caller would wait.
+    gfp_mask, migratetype : int
+        In: of the allocation compaction works for.
+    phase : ScanPhase
+        In: where ``compact_zone()`` stands.
+    attached : Attachments, optional
+        Fields of policies.
+    nr_scanned : int
+        Out: objects looked at.
+    """
+
+    zone: ZoneView
+    nid: int
+    order: int
+    pfn_lo: int
+    pfn_hi: int
+    nr_to_free: int
+    opportunistic: bool
+    mode: MigrateMode
+    gfp_mask: int
+    migratetype: int
+    phase: ScanPhase
+    attached: Attachments | None = None
+    nr_scanned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KswapdWake:
+    """Arguments of ``wakeup_kswapd()`` (mm/vmscan.c), and who called it."""
+
+    order: int
+    gfp_mask: int
+    highest_zoneidx: int
+    reason: WakeReason
+
+
+@dataclass(frozen=True, slots=True)
+class WakePlan:
+    """What a wake-up becomes; returned by `mmfw_plan_wakeup`.
+
+    Attributes
+    ----------
+    kswapd_order : int or None
+        Order to ask of kswapd; None leaves it asleep and records nothing.
+    kswapd_min_free_pages : int
+        Free pages kswapd shall reach beyond the high watermark before it sleeps.
+    kcompactd_order : int or None
+        Order to ask of kcompactd besides; None adds no wake-up to those of mainline.
+    """
+
+    kswapd_order: int | None
+    kswapd_min_free_pages: int = 0
+    kcompactd_order: int | None = None
+
+
+# --- what assembly hooks return ----------------------------------------------------------------------
+
+MetricKind = Literal["counter", "gauge", "ratio"]
+Better = Literal["lower", "higher", "neither"]
+PluginKind = Literal["shrinker", "policy", "workload", "experiment"]
+
+
+def _checked(value: object, field: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{field} is {value!r}; one of {', '.join(allowed)} is wanted")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A load that runs as one task on virtual time; returned by `mmfw_register_workloads`.
+
+    Attributes
+    ----------
+    name : str
+        Hyphenated, what a scenario writes; no two loaded plugins may share one.
+    description : str
+        One line for ``mmfw plugins info``.
+    run : callable
+        ``run(mm, params)``; a random stream of its own comes from ``mm.rng(name)``.
+    params : type of pydantic model, optional
+        Keys a scenario's phase may set; None if there are none.
+    """
+
+    name: str
+    description: str
+    run: Callable[[Mm, Any], None]
+    params: type[BaseModel] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of a run's result; returned by `mmfw_register_metrics`.
+
+    Attributes
+    ----------
+    name : str
+        Begins with the plugin's short name, underscored: ``xe_bo_evictions``.
+    unit : str
+        As printed: ``pages``, ``ns``, ``1``.
+    kind : {"counter", "gauge", "ratio"}
+        A counter only grows; a gauge is a value at a moment; a ratio is a float and stays out of the digest.
+    better : {"lower", "higher", "neither"}
+        Which direction an improvement has.
+    description : str
+        One sentence: what is counted, where.
+    read : callable
+        ``read(mm)`` gives the value; called at every sample and once at the end.
+    """
+
+    name: str
+    unit: str
+    kind: MetricKind
+    better: Better
+    description: str
+    read: Callable[[Mm], int | float]
+
+    def __post_init__(self) -> None:
+        _checked(self.kind, "kind", get_args(MetricKind))
+        _checked(self.better, "better", get_args(Better))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A subscriber to one trace event: called with each instance of `event`, and may change nothing."""
+
+    event: type
+    call: Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """The ``MMFW_PLUGIN`` constant of a plugin, read before anything of it is registered.
+
+    Attributes
+    ----------
+    name : str
+        Short hyphenated name, the same as the entry point's.
+    hook_api : (int, int)
+        Hook API the plugin was written against.
+    needs, conflicts : tuple of str
+        Short names of plugins that must, or must not, be loaded with it.
+    kind : {"shrinker", "policy", "workload", "experiment"}
+        What it is.
+    composes_with : tuple of str
+        Plugins that answer the same decision and have been made to work with this one; both must say so.
+    """
+
+    name: str
+    hook_api: tuple[int, int]
+    needs: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    kind: PluginKind = "shrinker"
+    composes_with: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _checked(self.kind, "kind", get_args(PluginKind))
+        api: object = self.hook_api
+        if not (isinstance(api, tuple) and len(api) == 2 and all(type(part) is int for part in api)):
+            raise TypeError(f"hook_api is {api!r}; a pair such as (1, 0) is wanted")
+        for field in fields(self):
+            value: object = getattr(self, field.name)
+            if field.name in ("needs", "conflicts", "composes_with") and not isinstance(value, tuple):
+                raise TypeError(f'{field.name} is {value!r}; a tuple of names such as ("ttm",) is wanted')
+
+
+# --- what mm calls -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MmOps:
+    """Every decision of mm as a plain callable; filled by `mmfw.binding.bind_mm_ops`.
+
+    Each field is the hook of the same name without ``mmfw_``; none ever answers None.
+    """
+
+    plan_wakeup: Callable[[PgdatView, KswapdWake], WakePlan]
+    should_shrink_slab: Callable[[ReclaimContext], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ShrinkerOps:
+    """``struct shrinker`` as mm calls it; filled by `mmfw.binding.bind_shrinker`.
+
+    Attributes
+    ----------
+    count_objects, scan_objects : callable
+        As in `mmfw.hookspecs.ShrinkerOpsSpec`.
+    compaction_scan : callable or None
+        None is the kernel's NULL pointer.
+    name : str
+        Name given at registration, as in /sys/kernel/debug/shrinker.
+    seeks : int
+        Cost of bringing an object back; 0 means none.
+    batch : int
+        Objects per scan call; 0 means `SHRINK_BATCH`.
+    flags : int
+        ``SHRINKER_*`` bits.
+    plugin : str
+        Short name of the plugin that registered it.
+    """
+
+    count_objects: Callable[[ShrinkControl], int]
+    scan_objects: Callable[[ShrinkControl], int]
+    compaction_scan: Callable[[CompactionScan], int] | None
+    name: str
+    seeks: int
+    batch: int
+    flags: int
+    plugin: str

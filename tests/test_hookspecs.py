@@ -1,0 +1,159 @@
+"""Each hook is documented by its contract, tested, and fires in the order of the file."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pluggy
+import pytest
+from mmfw import hookspecs, mainline
+from mmfw.plugins import implementations
+from mmfw.registry import LoadedPlugins
+from mmfw.types import MmOps
+
+reader = pluggy.PluginManager("mmfw")
+
+
+def firstresult(name: str) -> bool:
+    options = reader.parse_hookspec_opts(hookspecs, name)
+    return options is not None and options["firstresult"]
+
+
+HOOKS = [name for name in vars(hookspecs) if reader.parse_hookspec_opts(hookspecs, name) is not None]
+METHODS = ["count_objects", "scan_objects", "compaction_scan"]
+DECISIONS = [name for name in HOOKS if firstresult(name)]
+TESTS = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+
+
+def docstring(name: str) -> str:
+    owner = hookspecs.ShrinkerOpsSpec if name in METHODS else hookspecs
+    return inspect.getdoc(getattr(owner, name)) or ""
+
+
+def test_hooks_of_this_stage() -> None:
+    assert HOOKS == [
+        "mmfw_addhooks",
+        "mmfw_plugin_params",
+        "mmfw_module_init",
+        "mmfw_register_workloads",
+        "mmfw_register_metrics",
+        "mmfw_plan_wakeup",
+        "mmfw_should_shrink_slab",
+        "mmfw_module_exit",
+    ]
+
+
+@pytest.mark.parametrize("name", HOOKS + METHODS)
+def test_contract_is_complete_and_in_order(name: str) -> None:
+    parts = (
+        "Stands for: ",
+        "Answers: ",
+        "Context: ",
+        "Called: ",
+        "Examples\n",
+        ".. versionadded:: hook API 1",
+    )
+    places = [docstring(name).find(part) for part in parts]
+    assert -1 not in places, f"{name} lacks {parts[places.index(-1)]!r}"
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_decision_says_what_none_means_and_what_mainline_answers(name: str) -> None:
+    text = " ".join(docstring(name).split())
+    assert "None = not mine, ask the next" in text
+    assert re.search(r"Mainline (answers|plans)", text)
+
+
+@pytest.mark.parametrize("name", HOOKS + METHODS)
+def test_example_implements_the_hook_it_stands_under(name: str) -> None:
+    lines = docstring(name).partition("::\n")[2].partition(".. versionadded")[0]
+    tree = ast.parse(inspect.cleandoc(lines))
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    owner = hookspecs.ShrinkerOpsSpec if name in METHODS else hookspecs
+    spec = list(inspect.signature(getattr(owner, name)).parameters)
+    taken = [arg.arg for arg in functions[name].args.args]
+    assert set(taken) <= set(spec)
+    assert "hookimpl" in [ast.unparse(decorator) for decorator in functions[name].decorator_list]
+
+
+@pytest.mark.parametrize("name", HOOKS + METHODS)
+def test_every_hook_is_implemented_in_some_test(name: str) -> None:
+    assert re.search(rf"def {name}\(", TESTS)
+
+
+def test_mainline_answers_exactly_the_decisions_and_ops_have_a_field_for_each() -> None:
+    assert sorted(one.hook for one in implementations(mainline)) == sorted(DECISIONS)
+    assert [f"mmfw_{field.name}" for field in fields(MmOps)] == DECISIONS
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_mainline_takes_the_whole_signature(name: str) -> None:
+    taken = list(inspect.signature(getattr(mainline, name)).parameters)
+    assert taken == list(inspect.signature(getattr(hookspecs, name)).parameters)
+
+
+LOGGING = """
+from pydantic import BaseModel
+
+class Params(BaseModel):
+    log: list = []
+
+log = []
+
+class Spec:
+    @hookspec
+    def {name}_event(self): ...
+
+@hookimpl
+def mmfw_addhooks(pluginmanager):
+    log.append("{name} addhooks")
+    pluginmanager.add_hookspecs(Spec)
+
+@hookimpl
+def mmfw_plugin_params():
+    return Params
+
+@hookimpl
+def mmfw_module_init(params, mm):
+    mm.append("{name} module_init " + type(params).__name__)
+
+@hookimpl
+def mmfw_register_workloads():
+    yield Workload("{name}-load", "Loads", run=lambda mm, params: mm.append("{name} run"))
+
+@hookimpl
+def mmfw_register_metrics():
+    return [Metric("{name}_count", "1", "counter", "lower", "Counts", read=len)]
+
+@hookimpl
+def mmfw_module_exit(mm):
+    mm.append("{name} module_exit")
+"""
+
+
+def test_lifecycle_order(load_source: Callable[..., LoadedPlugins]) -> None:
+    need = 'MMFW_PLUGIN = PluginInfo(name="xe", hook_api=(1, 0), needs=("ttm",))'
+    loaded = load_source(xe=LOGGING.format(name="xe") + need, ttm=LOGGING.format(name="ttm"))
+    mm: list[str] = []
+    models = loaded.plugin_params()
+    loaded.module_init(mm, {name: model() for name, model in models.items()})  # type: ignore[arg-type]
+    mm.append(f"workloads {list(loaded.workloads())}")
+    mm.append(f"metrics {list(loaded.metrics())}")
+    loaded.workloads()["ttm-load"].run(mm, None)  # type: ignore[arg-type]
+    loaded.module_exit(mm)  # type: ignore[arg-type]
+    assert [each.plugin.log for each in loaded.plugins[1:]] == [["ttm addhooks"], ["xe addhooks"]]  # type: ignore[attr-defined]
+    assert mm == [
+        "ttm module_init Params",
+        "xe module_init Params",
+        "workloads ['ttm-load', 'xe-load']",
+        "metrics ['ttm_count', 'xe_count']",
+        "ttm run",
+        "xe module_exit",
+        "ttm module_exit",
+    ]
