@@ -1,0 +1,68 @@
+"""The cost table."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mmfw import costs
+from mmfw.errors import InputError
+
+
+def test_the_figures_that_have_a_published_source():
+    default = costs.profile("default")
+    assert default.alloc_pcp == 94
+    assert default.copy_page == 1_000
+    assert default.bind_bo == 20_000
+    assert default.swap_in_page == 50_000
+    assert default.writeback_page == 3_815
+
+
+def test_tcg_splits_the_captured_switch_to_kswapd():
+    tcg = costs.profile("tcg")
+    assert tcg.kswapd_wake + tcg.context_switch == 13_000
+    assert tcg.copy_page == costs.profile("default").copy_page
+
+
+@pytest.mark.parametrize("name", costs.profile_names())
+def test_every_cost_is_described_with_a_source(name):
+    rows = dict(costs.describe(name))
+    assert tuple(rows) == costs.COST_NAMES
+    profile = costs.profile(name)
+    assert {cost: row.ns for cost, row in rows.items()} == {c: getattr(profile, c) for c in rows}
+    assert all(row.source for row in rows.values())
+
+
+def test_unknown_profile_suggests_the_nearest():
+    with pytest.raises(InputError, match=r"unknown cost profile 'defualt'; did you mean 'default'\?"):
+        costs.profile("defualt")
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True])
+def test_a_cost_that_is_no_whole_number_is_refused(value):
+    with pytest.raises(InputError, match=r"cost zero_page=.* of profile 'default' must be an integer >= 0"):
+        replace(costs.profile("default"), zero_page=value)
+
+
+def test_a_profile_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        costs.profile("default").copy_page = 1  # type: ignore[misc]
+
+
+def test_a_rate_must_move_something():
+    with pytest.raises(InputError, match="rate of 0 bytes/s"):
+        costs.transfer_ns(1, 0)
+
+
+@given(nbytes=st.integers(0, 1 << 50), rate=st.integers(1, 1 << 40))
+def test_transfer_time_is_the_least_that_suffices(nbytes, rate):
+    ns = costs.transfer_ns(nbytes, rate)
+    assert ns * rate >= nbytes * costs.NSEC_PER_SEC
+    assert (ns - 1) * rate < nbytes * costs.NSEC_PER_SEC
+
+
+@given(st.integers(0, 10**9))
+def test_jiffies_round_trip(jiffies):
+    ns = costs.jiffies_to_nsecs(jiffies)
+    assert costs.nsecs_to_jiffies(ns) == jiffies
+    assert costs.nsecs_to_jiffies(ns + costs.TICK_NSEC - 1) == jiffies
