@@ -1,0 +1,1 @@
+"""The kernel's text formats, both directions: /proc text as typed data, and back to the same bytes."""

@@ -1,0 +1,1 @@
+"""Real captures against the simulator, figure by figure."""
