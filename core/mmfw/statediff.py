@@ -71,7 +71,9 @@ def _zone_difference(expected: ZoneState, got: ZoneState) -> Difference | None:
     found = _list_difference(f"{where}: nr_free", expected.nr_free, got.nr_free)
     if found is None:
         found = _list_difference(
-            f"{where}: pageblock_mt", expected.pageblock_mt.astype(np.int64), got.pageblock_mt.astype(np.int64)
+            f"{where}: pageblock_mt",
+            expected.pageblock_mt.astype(np.int64),
+            got.pageblock_mt.astype(np.int64),
         )
     if found is None:
         found = _list_difference(

@@ -28,7 +28,11 @@ class Command(NamedTuple):
 
 
 #: In the order of the help text. A target that is a function becomes a command, a `typer.Typer` a group.
-COMMANDS: Final = (Command("plugins", "mmfw.cli.plugins:app", "Show installed plugins and check them"),)
+COMMANDS: Final = (
+    Command("run", "mmfw.cli.run:run", "Run a scenario on a simulated machine"),
+    Command("scenarios", "mmfw.cli.scenarios:app", "List and show installed scenarios"),
+    Command("plugins", "mmfw.cli.plugins:app", "Show installed plugins and check them"),
+)
 
 
 def _command_of(target: str) -> Any:

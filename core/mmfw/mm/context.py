@@ -5,7 +5,10 @@ In a simulation the scheduler answers. A replay answers with a machine on which 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from mmfw.sched import Scheduler
 
 
 class ExecContext(Protocol):
@@ -23,6 +26,10 @@ class ExecContext(Protocol):
 
     def charge(self, ns: int, account: str) -> None:
         """Let virtual time pass; another task may run meanwhile."""
+        ...
+
+    def might_sleep(self) -> None:
+        """A point at which the kernel may switch tasks (``might_sleep()``, ``cond_resched()``)."""
         ...
 
 
@@ -47,6 +54,9 @@ class IrqsOff:
     def charge(self, ns: int, account: str) -> None:
         """Pass no time."""
 
+    def might_sleep(self) -> None:
+        """Switch to nobody."""
+
 
 class SleepingOnce:
     """A kswapd that sleeps until its first wake-up and then never gets to run."""
@@ -61,3 +71,37 @@ class SleepingOnce:
     def wake_up(self) -> None:
         """Take it off the wait queue."""
         self._asleep = False
+
+
+class SchedContext:
+    """The scheduler's answers; while a machine is being set up no time passes.
+
+    Parameters
+    ----------
+    sched : Scheduler
+        Whose ``current`` and CPU are meant.
+    """
+
+    def __init__(self, sched: Scheduler) -> None:
+        self._sched = sched
+        self.time_stands_still = True
+
+    @property
+    def cpu(self) -> int:
+        """``smp_processor_id()``."""
+        return self._sched.current_cpu
+
+    @property
+    def task_flags(self) -> int:
+        """``current->flags``."""
+        return self._sched.current.flags
+
+    def charge(self, ns: int, account: str) -> None:
+        """Let virtual time pass for the current task."""
+        if not self.time_stands_still:
+            self._sched.charge(ns, account)
+
+    def might_sleep(self) -> None:
+        """Give the CPU to a task that should have it."""
+        if not self.time_stands_still:
+            self._sched.might_sleep()

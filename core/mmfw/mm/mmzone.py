@@ -68,7 +68,9 @@ class Memory:
         )
         entries = self.nr_pfns + nr_heads
         if entries >= 1 << 32:
-            raise InputError(f"a machine of {self.nr_pfns} pages: at most {2**32 - nr_heads} can be simulated")
+            raise InputError(
+                f"a machine of {self.nr_pfns} pages: at most {2**32 - nr_heads} can be simulated"
+            )
         self.page: NDArray[np.uint32] = np.zeros(4 * entries, dtype=np.uint32)
         heads = np.arange(self.nr_pfns, entries, dtype=np.uint32)
         self.page[4 * self.nr_pfns + pg.NEXT :: 4] = heads

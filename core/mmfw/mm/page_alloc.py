@@ -20,6 +20,7 @@ from mmfw import gfp
 from mmfw.errors import MmfwError
 from mmfw.gfp import GFP_BITS_MASK, GFP_MOVABLE_MASK, gfp_migratetype, gfp_zone, show_gfp_flags
 from mmfw.jit import alloc as jit
+from mmfw.jit import exchange as jit_exchange
 from mmfw.jit import page as pg
 from mmfw.jit.buddy import unreserve_highatomic_pageblock
 from mmfw.mm.vmscan import MAX_RECLAIM_RETRIES, PAGE_ALLOC_COSTLY_ORDER
@@ -120,6 +121,8 @@ class PageAllocator:
         if order >= MAX_ORDER:
             return -1
         request = self._request(gfp_mask, order)
+        if gfp_mask & gfp.DIRECT_RECLAIM:
+            self._context.might_sleep()  # might_alloc()
         pfn = self._get_page(request, order, request.fast_flags)
         slow = pfn < 0
         if slow:
@@ -142,6 +145,8 @@ class PageAllocator:
         request = self._request(gfp_mask, order)
         if order >= MAX_ORDER:
             return out[:0]
+        if gfp_mask & gfp.DIRECT_RECLAIM:
+            self._context.might_sleep()
         while got < count:
             status, upto = jit.alloc_batch(
                 self._memory.page,
@@ -296,7 +301,9 @@ class PageAllocator:
                 return pfn
             if not can_direct_reclaim or self._context.task_flags & PF_MEMALLOC:
                 return -1
+            self._context.might_sleep()
             progress = self._vmscan.try_to_free_pages(order, gfp_mask)
+            self._context.might_sleep()
             if progress:
                 pfn = self._get_page(request, order, flags)
                 if pfn < 0:
@@ -351,6 +358,66 @@ class PageAllocator:
         S = self._memory.S
         if S[pg.S_TRACE_MASK] & (1 << pg.TR_PAGE_ALLOC):
             pg.trace(S, pg.TR_PAGE_ALLOC, pfn, order, request.migratetype, request.gfp_mask, 0)
+
+    def exchange_pages(self, gfp_mask: int, old: Pfns) -> Pfns:
+        """For each order-0 page allocate another and free it, one by one, as a copy to shmem does.
+
+        Parameters
+        ----------
+        gfp_mask : int
+            Of the new pages.
+        old : int64[n]
+            Allocated order-0 pages.
+
+        Returns
+        -------
+        int64[m]
+            The new pages of ``old[:m]``, which are free now; m < n if an allocation failed.
+
+        Raises
+        ------
+        BadPage
+            A page to free is not an allocated order-0 page.
+        """
+        memory = self._memory
+        request = self._request(gfp_mask, 0)
+        new = np.empty(len(old), dtype=np.int64)
+        done = 0
+        while done < len(old):
+            status, upto = jit_exchange.exchange_batch(
+                memory.page,
+                memory.pb,
+                memory.S,
+                self._context.cpu,
+                self._node_row,
+                request.gfp_mask,
+                request.migratetype,
+                request.highest_zoneidx,
+                request.fast_flags,
+                old,
+                new,
+                done,
+            )
+            exchanged, done = upto - done, upto
+            if exchanged:
+                if self._charge_alloc is not None:
+                    self._charge_alloc(exchanged, 0, False)
+                if self._charge_free is not None:
+                    self._charge_free(exchanged, 0)
+            if status == jit.BATCH_BAD_PAGE:
+                raise BadPage(f"pfn {int(old[upto]):#x} is not an allocated block of order 0")
+            if status == jit.BATCH_BOOST_WAKE:
+                self.wake_for_boost()
+            elif status == jit.BATCH_TRACE_FULL:
+                memory.flush_trace()
+            elif status == jit.BATCH_SLOWPATH:
+                pfn = self._slowpath(request, 0)
+                if pfn < 0:
+                    break
+                new[done] = pfn
+                self.free_pages_batch(old[done : done + 1], 0)
+                done += 1
+        return new[:done]
 
     # --- freeing ------------------------------------------------------------------------------------
 

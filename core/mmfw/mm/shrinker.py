@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +11,7 @@ from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.types import SHRINK_BATCH, SHRINK_EMPTY, SHRINK_STOP, ShrinkControl
 
 if TYPE_CHECKING:
-    from mmfw.binding import ShrinkerOps
+    from mmfw.types import ShrinkerOps
 
 _U64: Final = (1 << 64) - 1
 
@@ -53,10 +53,14 @@ class Shrinker:
         Its methods, name, seeks and batch.
     nr_deferred : dict of int to int
         Work put off, by slot: the node's id if it is NUMA aware, else 0. Objects.
+    nr_calls, nr_freed : int
+        + Calls that found something to scan, and objects freed; for reports only.
     """
 
     ops: ShrinkerOps
     nr_deferred: dict[int, int] = field(default_factory=dict)
+    nr_calls: int = 0
+    nr_freed: int = 0
 
 
 def do_shrink_slab(
@@ -79,6 +83,7 @@ def do_shrink_slab(
     freeable = ops.count_objects(shrinkctl)
     if freeable in (0, SHRINK_EMPTY):
         return freeable
+    shrinker.nr_calls += 1
     deferred = shrinker.nr_deferred.get(slot, 0)
     shrinker.nr_deferred[slot] = 0
     delta = shrink_delta(freeable, priority, ops.seeks)
@@ -109,6 +114,7 @@ def do_shrink_slab(
         vmstat.count(VmEvent.slabs_scanned, shrinkctl.nr_scanned)
         total_scan -= shrinkctl.nr_scanned
         scanned += shrinkctl.nr_scanned
+    shrinker.nr_freed += freed
     left = min(max(deferred + delta - scanned, 0), 2 * freeable)
     shrinker.nr_deferred[slot] += left
     if trace.enabled(MmShrinkSlabEnd):
@@ -126,18 +132,26 @@ def do_shrink_slab(
 
 
 class ShrinkerList:
-    """All registered shrinkers, in order of registration (``shrinker_list``)."""
+    """All registered shrinkers, in order of registration (``shrinker_list``).
+
+    Parameters
+    ----------
+    trace, vmstat
+        Where events and counts go.
+    on_call : callable, optional
+        Called before each shrinker is asked: charges what that costs.
+    """
 
     def __init__(
         self,
         trace: Tracepoints,
         vmstat: VmStat,
-        charge: Callable[[str, int], None] | None = None,
+        on_call: Callable[[], None] | None = None,
     ) -> None:
         self._shrinkers: list[Shrinker] = []
         self._trace = trace
         self._vmstat = vmstat
-        self._charge = charge
+        self._on_call = on_call
 
     def register_shrinker(self, ops: ShrinkerOps) -> Shrinker:
         """Add a shrinker (``register_shrinker()``; ``shrinker_register()`` since 6.7)."""
@@ -149,7 +163,7 @@ class ShrinkerList:
         """Remove a shrinker, its deferred work with it (``unregister_shrinker()``)."""
         self._shrinkers.remove(shrinker)
 
-    def __iter__(self) -> object:
+    def __iter__(self) -> Iterator[Shrinker]:
         return iter(tuple(self._shrinkers))
 
     def __len__(self) -> int:
@@ -167,8 +181,8 @@ class ShrinkerList:
         """
         freed = 0
         for shrinker in tuple(self._shrinkers):
-            if self._charge is not None:
-                self._charge(shrinker.ops.name, priority)
+            if self._on_call is not None:
+                self._on_call()
             shrinkctl = ShrinkControl(gfp_mask=gfp_mask, nid=nid, priority=priority)
             ret = do_shrink_slab(shrinker, shrinkctl, priority, self._trace, self._vmstat)
             if ret != SHRINK_EMPTY:

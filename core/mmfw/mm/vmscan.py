@@ -37,7 +37,7 @@ from mmfw.types import (
 )
 
 if TYPE_CHECKING:
-    from mmfw.mm.context import WaitQueueHead
+    from mmfw.mm.context import ExecContext, WaitQueueHead
     from mmfw.mm.shrinker import ShrinkerList
 
 MAX_RECLAIM_RETRIES: Final = 16
@@ -72,6 +72,8 @@ class Vmscan:
         Decisions: whether and for what kswapd is woken, whether shrinkers are called.
     kswapd_wait : WaitQueueHead
         Where kswapd sleeps.
+    context : ExecContext
+        The running task and the clock.
     trace, vmstat
         Where events and counts go.
     """
@@ -83,6 +85,7 @@ class Vmscan:
         lruvec: Lruvec | None,
         ops: MmOps,
         kswapd_wait: WaitQueueHead,
+        context: ExecContext,
         trace: Tracepoints,
         vmstat: VmStat,
     ) -> None:
@@ -91,6 +94,7 @@ class Vmscan:
         self._lruvec = lruvec
         self._ops = ops
         self._kswapd_wait = kswapd_wait
+        self._context = context
         self._trace = trace
         self._vmstat = vmstat
 
@@ -236,6 +240,7 @@ class Vmscan:
             self._vmstat.count(VmEvent.pgsteal_file, reclaimed)
         if self._ops.should_shrink_slab(ReclaimContext(self.pgdat, sc, caller)):
             self._shrinkers.shrink_slab(sc.gfp_mask, self.pgdat.node_id, sc.priority)
+            self._context.might_sleep()  # the cond_resched() at the end of shrink_slab()
         if sc.nr_reclaimed > before:
             self.pgdat.kswapd_failures = 0
 

@@ -108,8 +108,9 @@ def _build(header: Header, state: StateRecord, reader: TraceReader) -> _Machine:
     trace = Tracepoints()
     vmstat = VmStat(memory)
     ops = MmOps(plan_wakeup=mmfw_plan_wakeup, should_shrink_slab=mmfw_should_shrink_slab)
-    vmscan = Vmscan(pgdat, ShrinkerList(trace, vmstat), None, ops, SleepingOnce(), trace, vmstat)
-    allocator = PageAllocator(pgdat, vmscan, IrqsOff())
+    context = IrqsOff()
+    vmscan = Vmscan(pgdat, ShrinkerList(trace, vmstat), None, ops, SleepingOnce(), context, trace, vmstat)
+    allocator = PageAllocator(pgdat, vmscan, context)
     kinds = [pg.TR_EXTFRAG, pg.TR_WAKEUP_KSWAPD]
     if header.verbose:
         kinds += [pg.TR_ZONE_LOCKED, pg.TR_PCPU_DRAIN]
@@ -191,7 +192,9 @@ class Replay:
             except InconsistentState as fault:
                 # The kernel cannot have been in this state, so it differs from the one the trace was taken in;
                 # the file as such is well formed.
-                self._mismatch_state(record, "consistency", "a state that does not contradict itself", str(fault))
+                self._mismatch_state(
+                    record, "consistency", "a state that does not contradict itself", str(fault)
+                )
                 raise _Unreplayable from None
             return
         expected = node_state_from_record(
@@ -233,7 +236,9 @@ class Replay:
             ("frees", check.frees, self._counts[jit.OP_FREE]),
         ):
             if want != have:
-                raise self._reader.error(f"the check line counts {want} {name}, the trace has {have}", check.line)
+                raise self._reader.error(
+                    f"the check line counts {want} {name}, the trace has {have}", check.line
+                )
 
     # --- operations ---------------------------------------------------------------------------------
 
@@ -266,9 +271,7 @@ class Replay:
                 allocator.wake_for_boost()
             if status in (jit.CHUNK_SLOWPATH, jit.CHUNK_BOOST_WAKE):
                 equal = jit.events_equal(memory.S, want, offsets[i], offsets[i + 1])
-                status = (
-                    jit.CHUNK_PFN if pfn != op.pfn else jit.CHUNK_DONE if equal else jit.CHUNK_EVENTS
-                )
+                status = jit.CHUNK_PFN if pfn != op.pfn else jit.CHUNK_DONE if equal else jit.CHUNK_EVENTS
             if status == jit.CHUNK_DONE:
                 at = i + 1
                 if at == len(chunk):
@@ -366,7 +369,10 @@ def _pfn(pfn: int) -> str:
 
 
 _EVENT_NAMES: Final = {
-    pg.TR_EXTFRAG: ("mm_page_alloc_extfrag", ("pfn", "alloc_order", "fallback_order", "alloc_mt", "fallback_mt")),
+    pg.TR_EXTFRAG: (
+        "mm_page_alloc_extfrag",
+        ("pfn", "alloc_order", "fallback_order", "alloc_mt", "fallback_mt"),
+    ),
     pg.TR_ZONE_LOCKED: ("mm_page_alloc_zone_locked", ("pfn", "order", "migratetype", "percpu_refill")),
     pg.TR_PCPU_DRAIN: ("mm_page_pcpu_drain", ("pfn", "order", "migratetype")),
     pg.TR_WAKEUP_KSWAPD: ("mm_vmscan_wakeup_kswapd", ("order", "highest_zoneidx")),
@@ -384,4 +390,3 @@ def _events(rows: tuple[tuple[int, ...], ...]) -> str:
     if len(rows) > 8:
         out.append(f"and {len(rows) - 8} more")
     return "; ".join(out)
-

@@ -146,7 +146,9 @@ class TraceReader:
                 pending.clear()
                 continue
             if pending:
-                raise self.error("events that no operation follows; events stand before their operation's line")
+                raise self.error(
+                    "events that no operation follows; events stand before their operation's line"
+                )
             if not isinstance(value, dict):
                 raise self.error(f"a line must be an array or an object, not {type(value).__name__}")
             if "state" in value:
@@ -157,7 +159,9 @@ class TraceReader:
             else:
                 raise self.error("an object line has neither 'state' nor 'check'")
         if header is None:
-            raise InputError("the trace is empty; its first line must be the header", file=str(self.path), line=1)
+            raise InputError(
+                "the trace is empty; its first line must be the header", file=str(self.path), line=1
+            )
         if not checked:
             raise self.error("the trace ends without its check line; it was cut short")
 
@@ -211,7 +215,9 @@ class TraceReader:
 
     def _fields(self, value: list[Any], names: tuple[str, ...], limits: tuple[int, ...]) -> tuple[int, ...]:
         if len(value) != len(names) + 1:
-            raise self.error(f"{value[0]!r} takes {len(names)} numbers ({', '.join(names)}), not {len(value) - 1}")
+            raise self.error(
+                f"{value[0]!r} takes {len(names)} numbers ({', '.join(names)}), not {len(value) - 1}"
+            )
         for name, limit, item in zip(names, limits, value[1:], strict=True):
             if type(item) is not int:
                 raise self.error(f"{value[0]!r}: {name} must be a whole number, not {item!r}")
@@ -221,7 +227,9 @@ class TraceReader:
 
     def _header(self, value: object) -> Header:
         if not isinstance(value, dict) or "mode" not in value:
-            raise self.error("the first line must be the header object, with 'mode', 'verbose' and 'gfp_classes'")
+            raise self.error(
+                "the first line must be the header object, with 'mode', 'verbose' and 'gfp_classes'"
+            )
         classes = value.get("gfp_classes")
         if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
             raise self.error("'gfp_classes' must be a list of names")
@@ -261,7 +269,9 @@ class TraceReader:
         match value[0] if value else None:
             case "a":
                 names = ("order", "class", "mt", "pfn")
-                order, index, mt, pfn = self._fields(value, names, (o, len(classes) - 1, MIGRATE_TYPES - 1, MAX_PFN))
+                order, index, mt, pfn = self._fields(
+                    value, names, (o, len(classes) - 1, MIGRATE_TYPES - 1, MAX_PFN)
+                )
                 wanted = (CLASS_GFP[classes[index]] >> 3) & 3
                 if mt != wanted:
                     raise self.error(f"class {classes[index]} asks for migratetype {wanted}, not {mt}")
@@ -273,7 +283,9 @@ class TraceReader:
                 self._fields(value, (), ())
                 return Operation(OP_DRAIN, 0, 0, -1, events, self._line, text)
             case kind:
-                raise self.error(f"unknown line {kind!r}; operations are 'a', 'f', 'd', events 'x', 'z', 'p', 'w'")
+                raise self.error(
+                    f"unknown line {kind!r}; operations are 'a', 'f', 'd', events 'x', 'z', 'p', 'w'"
+                )
 
     def _check(self, value: dict[str, Any]) -> Check:
         check = value["check"]

@@ -1,0 +1,51 @@
+"""Copying page by page: one allocation, one free, and so on, as a backup to shmem does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmfw.jit import njit
+from mmfw.jit.alloc import BATCH_BAD_PAGE, BATCH_BOOST_WAKE, BATCH_DONE, BATCH_SLOWPATH, BATCH_TRACE_FULL
+from mmfw.jit.alloc import free_pages_core, get_page_from_freelist
+from mmfw.jit.page import S_BOOST_WAKE, S_TRACE_CAP, S_TRACE_N
+
+
+@njit
+def exchange_batch(
+    page: Any,
+    pb: Any,
+    S: Any,
+    cpu: int,
+    node_row: int,
+    gfp: int,
+    mt: int,
+    hzi: int,
+    flags: int,
+    old: Any,
+    new: Any,
+    start: int,
+) -> tuple[int, int]:
+    """For each order-0 page of ``old[start:]``: allocate one into ``new``, then free the old one.
+
+    Returns
+    -------
+    (int, int)
+        A ``BATCH_*`` code and the index of the first page not exchanged. After ``BATCH_BOOST_WAKE`` the
+        page before that index is done; after ``BATCH_SLOWPATH`` nothing of that index is.
+    """
+    i = start
+    while i < old.shape[0]:
+        if S[S_TRACE_N] > S[S_TRACE_CAP] // 2:
+            return BATCH_TRACE_FULL, i
+        pfn = get_page_from_freelist(page, pb, S, cpu, node_row, gfp, 0, mt, hzi, flags)
+        if pfn < 0:
+            return BATCH_SLOWPATH, i
+        new[i] = pfn
+        if not free_pages_core(page, pb, S, cpu, np.int64(old[i]), 0):
+            return BATCH_BAD_PAGE, i
+        i += 1
+        if S[S_BOOST_WAKE] != 0:
+            return BATCH_BOOST_WAKE, i
+    return BATCH_DONE, i

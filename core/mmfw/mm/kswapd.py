@@ -1,0 +1,96 @@
+"""The kswapd thread: when it sleeps, what request it takes, when it tries again (``kswapd()``, mm/vmscan.c of 6.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mmfw.sched import PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC, MAX_SCHEDULE_TIMEOUT, Scheduler, Task, WaitQueue
+from mmfw.state import MAX_NR_ZONES
+
+if TYPE_CHECKING:
+    from mmfw.mm.mmzone import PglistData
+    from mmfw.mm.vmscan import Vmscan
+
+#: HZ/10 in ns: the nap before the full sleep.
+NAP_NS: Final = 100_000_000
+
+
+class Kswapd:
+    """One node's kswapd.
+
+    Parameters
+    ----------
+    sched : Scheduler
+        Where it runs.
+    pgdat : PglistData
+        Its node, which holds the wakers' requests.
+    vmscan : Vmscan
+        What it does when awake.
+    wait : WaitQueue
+        ``kswapd_wait``.
+    """
+
+    def __init__(self, sched: Scheduler, pgdat: PglistData, vmscan: Vmscan, wait: WaitQueue) -> None:
+        self._sched = sched
+        self._pgdat = pgdat
+        self._vmscan = vmscan
+        self._wait = wait
+        self._busy_since: int | None = None
+        self._busy_ns = 0
+
+    def kthread_run(self) -> Task:
+        """Start the thread (``kswapd_run()``)."""
+        flags = PF_KTHREAD | PF_MEMALLOC | PF_KSWAPD
+        return self._sched.spawn(self._main, name=f"kswapd{self._pgdat.node_id}", flags=flags)
+
+    @property
+    def busy_ns(self) -> int:
+        """Virtual time spent between a wake-up and the end of its pass, waits inside included."""
+        running = 0 if self._busy_since is None else self._sched.now - self._busy_since
+        return self._busy_ns + running
+
+    def _main(self) -> None:
+        pgdat = self._pgdat
+        highest_zoneidx = MAX_NR_ZONES - 1
+        while True:
+            alloc_order = reclaim_order = pgdat.kswapd_order
+            highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
+            while True:
+                self._try_to_sleep(alloc_order, reclaim_order, highest_zoneidx)
+                alloc_order = pgdat.kswapd_order
+                highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
+                pgdat.kswapd_order = 0
+                pgdat.kswapd_highest_zoneidx = MAX_NR_ZONES
+                self._busy_since = self._sched.now
+                self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
+                self._vmscan.note_kswapd_wake(alloc_order, highest_zoneidx)
+                reclaim_order = self._vmscan.balance_pgdat(alloc_order, highest_zoneidx)
+                self._busy_ns += self._sched.now - self._busy_since
+                self._busy_since = None
+                if reclaim_order >= alloc_order:
+                    break
+
+    def _highest_zoneidx(self, previous: int) -> int:
+        """``kswapd_highest_zoneidx()``: what the wakers asked, else what it was."""
+        asked = self._pgdat.kswapd_highest_zoneidx
+        return previous if asked == MAX_NR_ZONES else asked
+
+    def _try_to_sleep(self, alloc_order: int, reclaim_order: int, highest_zoneidx: int) -> None:
+        """``kswapd_try_to_sleep()``: a nap of HZ/10, then, if nobody came, the full sleep."""
+        pgdat, vmscan = self._pgdat, self._vmscan
+        remaining = 0
+        self._wait.prepare_to_wait()
+        if vmscan.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):
+            vmscan.wakeup_kcompactd(alloc_order, highest_zoneidx)
+            remaining = self._sched.schedule_timeout(NAP_NS, self._wait)
+            if remaining:
+                pgdat.kswapd_highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
+                pgdat.kswapd_order = max(pgdat.kswapd_order, reclaim_order)
+            self._wait.finish_wait()
+            self._wait.prepare_to_wait()
+        if not remaining and vmscan.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):
+            vmscan.note_kswapd_sleep()
+            self._sched.schedule_timeout(MAX_SCHEDULE_TIMEOUT, self._wait)
+        else:
+            vmscan.note_hit_quickly(low=remaining > 0)
+        self._wait.finish_wait()

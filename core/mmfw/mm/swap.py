@@ -1,0 +1,160 @@
+"""A minimal shmem and swap store: where a driver backs its objects up to.
+
+Each page backed up is copied to a shmem page, which stays in memory until the swap device has written
+it. The device writes in the order of backup, from the moment of backup, at one page per
+``swap_out_page``; a page brought back before that costs a copy only, one after it a read from the device as well.
+It stands where mm/shmem.c, mm/swapfile.c and the anonymous LRU will stand. Missing: shmem pages are not on
+an LRU, so no reclaim pass decides when they are written; no readahead, no swap cache. The cost: backed-up memory leaves RAM at the
+device's pace and not under pressure, so the pages it occupies meanwhile are too few on an idle machine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfw import gfp
+from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.sched import PF_KTHREAD, Scheduler, WaitQueue
+
+if TYPE_CHECKING:
+    from mmfw.mm.context import ExecContext
+    from mmfw.mm.page_alloc import PageAllocator
+
+#: Mask of a shmem page for a backup (``ttm_backup_backup_page()``, drivers/gpu/drm/ttm/ttm_backup.c).
+BACKUP_GFP: Final = gfp.GFP_KERNEL | gfp.HIGH | gfp.NOWARN | gfp.RETRY_MAYFAIL
+#: Pages the device takes at once, in its own time.
+_DEVICE_BATCH: Final = 256
+
+Pfns = NDArray[np.int64]
+
+
+class Backup:
+    """What one call backed up.
+
+    Attributes
+    ----------
+    nr_pages : int
+        Pages in the store, in memory or on the device.
+    """
+
+    __slots__ = ("_pfns", "_written", "nr_pages")
+
+    def __init__(self, pfns: Pfns) -> None:
+        self.nr_pages = len(pfns)
+        self._pfns = pfns
+        self._written = 0
+
+    @property
+    def nr_in_memory(self) -> int:
+        """Pages whose copy still occupies memory."""
+        return len(self._pfns) - self._written
+
+    def take_for_device(self, n: int) -> Pfns:
+        """The next shmem pages to write, at most n; they are on the device from then on."""
+        pfns = self._pfns[self._written : self._written + n]
+        self._written += len(pfns)
+        return pfns
+
+    def take_back(self) -> tuple[Pfns, int]:
+        """All shmem pages left, and how many pages are on the device; the backup is void then."""
+        pfns, on_device = self._pfns[self._written :], self._written
+        self._written = len(self._pfns)
+        return pfns, on_device
+
+
+class SwapStore:
+    """The shmem files and the swap device of a machine.
+
+    Parameters
+    ----------
+    nr_swap_pages : int
+        Size of the device, in pages; 0 means no swap, so nothing can be backed up.
+    """
+
+    def __init__(
+        self,
+        sched: Scheduler,
+        allocator: PageAllocator,
+        context: ExecContext,
+        vmstat: VmStat,
+        nr_swap_pages: int,
+    ) -> None:
+        self.total_swap_pages = nr_swap_pages
+        self.nr_shmem = 0
+        self._sched = sched
+        self._allocator = allocator
+        self._context = context
+        self._vmstat = vmstat
+        self._used = 0
+        self._queue: deque[Backup] = deque()
+        self._device_wait = WaitQueue(sched, "swap device")
+
+    def get_nr_swap_pages(self) -> int:
+        """Free swap, in pages (``get_nr_swap_pages()``)."""
+        return self.total_swap_pages - self._used
+
+    def start(self) -> None:
+        """Start the device's thread."""
+        self._sched.spawn(self._device, name="swap-writeback", flags=PF_KTHREAD)
+
+    def backup(self, pfns: Pfns) -> Backup:
+        """Copy order-0 pages to shmem, freeing each once it is copied.
+
+        Parameters
+        ----------
+        pfns : int64[n]
+            Allocated order-0 pages.
+
+        Returns
+        -------
+        Backup
+            What was backed up: the first ``nr_pages`` of them. Fewer than n if memory or swap ran out; the
+            others are untouched.
+        """
+        room = self.get_nr_swap_pages()
+        shmem = self._allocator.exchange_pages(BACKUP_GFP, pfns[:room])
+        self._used += len(shmem)
+        self.nr_shmem += len(shmem)
+        backup = Backup(shmem)
+        self._context.charge(len(shmem) * self._sched.costs.copy_page, "backup copy")
+        if len(shmem):
+            self._queue.append(backup)
+            self._device_wait.wake_up()
+        return backup
+
+    def restore(self, backup: Backup) -> None:
+        """Bring pages back into pages that the caller has allocated, and drop the backup.
+
+        Costs a copy a page, and for those on the device a read before.
+        """
+        on_device = self.drop(backup)
+        costs = self._sched.costs
+        self._vmstat.count(VmEvent.pswpin, on_device)
+        self._context.charge(on_device * costs.swap_in_page, "swap in")
+        self._context.charge(backup.nr_pages * costs.copy_page, "restore copy")
+
+    def drop(self, backup: Backup) -> int:
+        """Forget a backup; returns how many of its pages were on the device only."""
+        shmem, on_device = backup.take_back()
+        self._used -= backup.nr_pages
+        self.nr_shmem -= len(shmem)
+        self._allocator.free_pages_batch(shmem, 0)
+        return on_device
+
+    def _device(self) -> None:
+        while True:
+            while not self._queue:
+                self._device_wait.wait()
+            backup = self._queue[0]
+            pfns = backup.take_for_device(_DEVICE_BATCH)
+            if len(pfns) == 0:
+                self._queue.popleft()
+                continue
+            self._sched.sleep(len(pfns) * self._sched.costs.swap_out_page)
+            self._vmstat.count(VmEvent.pswpout, len(pfns))
+            self.nr_shmem -= len(pfns)
+            self._allocator.free_pages_batch(pfns, 0)

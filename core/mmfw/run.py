@@ -1,0 +1,311 @@
+"""What ``mmfw run`` does, without a terminal: choose a scenario, run it, measure, and digest the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final
+
+from mmfw.errors import InputError
+from mmfw.machine import load_machine
+from mmfw.mm.core import Mm
+from mmfw.mm.trace import MmVmscanKswapdWake, TraceEvent
+from mmfw.plugins import load
+from mmfw.registry import LoadedPlugins
+from mmfw.scenario import Scenario, find_scenarios, load_scenario, parse_duration
+from mmfw.system import System, build_system, tear_down
+
+#: Virtual time between two samples.
+SAMPLE_NS: Final = 100_000_000
+
+KERNELS: Final = ("6.1", "7.1", "7.2")
+
+#: What this version leaves out of every run; printed with the result.
+NOT_MODELLED: Final = (
+    "compaction (kcompactd is asked but does nothing)",
+    "the LRU lists (page cache is one list of clean pages, oldest out first)",
+    "the OOM killer",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the user asked for.
+
+    Attributes
+    ----------
+    scenario : str or None
+        Name or file; None chooses by plugins.
+    plugins : tuple of str
+        Short names, besides the scenario's own.
+    plugin_files : tuple of Path
+        Single-file prototypes.
+    kernel, machine, duration : str or None
+        In place of the scenario's.
+    overrides : dict
+        ``--set`` values by key.
+    seed : int
+        Of everything left to chance.
+    """
+
+    scenario: str | None = None
+    plugins: tuple[str, ...] = ()
+    plugin_files: tuple[Path, ...] = ()
+    kernel: str | None = None
+    machine: str | None = None
+    duration: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came of a run; `as_json` has the names that scripts rely on.
+
+    Attributes
+    ----------
+    scenario, kernel : str
+        What ran.
+    plugins : tuple of str
+        Loaded plugins, needs first.
+    seed, virtual_ns : int
+        Seed, and virtual time run.
+    wall_seconds : float
+        Real time; not part of the digest.
+    metrics : dict
+        By name; integers, and floats for ratios.
+    units : dict
+        Unit of each metric.
+    vmstat : dict
+        Counters by their /proc/vmstat names.
+    buddyinfo_before, buddyinfo : dict
+        Free blocks by zone and order, at the start and at the end.
+    kswapd_wakes_by_order : dict
+        Passes of kswapd by the order they were for.
+    shrinker_calls : dict
+        By shrinker: scans started and objects freed.
+    first_metrics : tuple of str
+        Metrics that the scenario wants shown first.
+    digest : str
+        SHA-256 over vmstat, buddyinfo, events and integer metrics.
+    """
+
+    scenario: str
+    kernel: str
+    plugins: tuple[str, ...]
+    seed: int
+    virtual_ns: int
+    wall_seconds: float
+    metrics: dict[str, int | float]
+    units: dict[str, str]
+    vmstat: dict[str, int]
+    buddyinfo_before: dict[str, list[int]]
+    buddyinfo: dict[str, list[int]]
+    kswapd_wakes_by_order: dict[str, int]
+    shrinker_calls: dict[str, dict[str, int]]
+    first_metrics: tuple[str, ...]
+    digest: str
+
+    @property
+    def validated(self) -> str:
+        """What of this run has been held against a real kernel."""
+        return (
+            "page allocator and shrinker arithmetic validated against 6.1.192; "
+            f"reclaim is partial, drivers modelled after {self.kernel}, not validated"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON document of ``mmfw run --format json``."""
+        return {
+            "scenario": self.scenario,
+            "kernel": self.kernel,
+            "plugins": list(self.plugins),
+            "policies": [],
+            "seed": self.seed,
+            "virtual_seconds": self.virtual_ns / 1e9,
+            "wall_seconds": round(self.wall_seconds, 3),
+            "digest": self.digest,
+            "metrics": self.metrics,
+            "vmstat": self.vmstat,
+            "buddyinfo_before": self.buddyinfo_before,
+            "buddyinfo": self.buddyinfo,
+            "kswapd_wakes_by_order": self.kswapd_wakes_by_order,
+            "shrinker_calls": self.shrinker_calls,
+            "validated": self.validated,
+            "not_modelled": list(NOT_MODELLED),
+        }
+
+
+class _EventLog:
+    """Digests every event with its time, and counts those the result shows."""
+
+    def __init__(self, mm: Mm) -> None:
+        self._mm = mm
+        self._hash = hashlib.sha256()
+        self._read: dict[type, Callable[[Any], Any]] = {}
+        self.kswapd_wakes: dict[int, int] = {}
+        mm.trace.subscribe_all(self._note)
+
+    def _note(self, event: TraceEvent) -> None:
+        kind = type(event)
+        read = self._read.get(kind)
+        if read is None:
+            read = self._read[kind] = attrgetter(*(f.name for f in fields(event)))
+        self._hash.update(f"{self._mm.sched.now} {kind.__name__} {read(event)!r}\n".encode())
+        if kind is MmVmscanKswapdWake:
+            order = event.order  # type: ignore[attr-defined] # just told apart by its class
+            self.kswapd_wakes[order] = self.kswapd_wakes.get(order, 0) + 1
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class _Sampler:
+    """Reads free memory at fixed virtual times, from a timer, so that the load does not notice."""
+
+    def __init__(self, system: System, until_ns: int, progress: Callable[[int, int], None] | None) -> None:
+        self._mm = system.mm
+        self._sched = system.sched
+        self._until = until_ns
+        self._progress = progress
+        self.nr_free_pages: list[int] = [self._mm.global_free_pages()]
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._sched.now + SAMPLE_NS <= self._until:
+            self._sched.call_at(self._sched.now + SAMPLE_NS, self._sample)
+
+    def _sample(self) -> None:
+        self.nr_free_pages.append(self._mm.global_free_pages())
+        if self._progress is not None:
+            self._progress(self._sched.now, self._until)
+        self._arm()
+
+
+def choose_scenario(request: RunRequest, plugins: LoadedPlugins | None) -> Scenario:
+    """The scenario asked for, or the one that says it is for the plugins asked for.
+
+    Raises
+    ------
+    InputError
+        None was named and none offers itself; lists those that use the plugins.
+    """
+    if request.scenario is not None:
+        return load_scenario(request.scenario, request.overrides)
+    names = set() if plugins is None else set(plugins.names)
+    using: list[str] = []
+    for found in find_scenarios().values():
+        scenario = load_scenario(found.name)
+        if scenario.default_for and set(scenario.default_for) <= names:
+            return load_scenario(found.name, request.overrides)
+        if not names or names & set(scenario.plugins):
+            using.append(found.name)
+    if not names:
+        raise InputError(
+            f"name a scenario or --plugins; installed scenarios: {', '.join(using) or 'none (install a plugin)'}"
+        )
+    asked = ", ".join(plugins.names) if plugins is not None else ""
+    raise InputError(
+        f"no scenario is the default for plugins {asked}; name one that uses them: {', '.join(using) or 'none installed'}"
+    )
+
+
+def _load_all(request: RunRequest, scenario: Scenario) -> LoadedPlugins:
+    asked = [name.replace("_", "-") for name in request.plugins]
+    names = [*request.plugins, *(name for name in scenario.plugins if name not in asked)]
+    return load(names, list(request.plugin_files))
+
+
+def run(request: RunRequest, progress: Callable[[int, int], None] | None = None) -> RunResult:
+    """Run a scenario to its end.
+
+    Parameters
+    ----------
+    request : RunRequest
+        What to run.
+    progress : callable, optional
+        Called with (virtual ns, virtual ns in all) at every sample.
+
+    Raises
+    ------
+    InputError
+        What was asked for is wrong.
+    PluginError
+        A plugin misbehaved.
+    """
+    started = time.perf_counter()
+    asked = (
+        load(list(request.plugins), list(request.plugin_files))
+        if request.plugins or request.plugin_files
+        else None
+    )
+    scenario = choose_scenario(request, asked)
+    plugins = _load_all(request, scenario)
+    kernel = request.kernel or scenario.kernel
+    if kernel not in KERNELS:
+        raise InputError(f"kernel profile {kernel!r} is unknown; known: {', '.join(KERNELS)}")
+    until_ns = parse_duration(request.duration or scenario.duration)
+    machine = load_machine(request.machine or scenario.machine, scenario.nr_cpus)
+    system = build_system(scenario, machine, plugins, seed=request.seed, kernel=kernel)
+    mm, sched = system.mm, system.sched
+    before = mm.buddyinfo()
+    log = _EventLog(mm)
+    sampler = _Sampler(system, until_ns, progress)
+    try:
+        sched.run(until_ns)
+        metrics, units = _measure(system, log, sampler, until_ns)
+        vmstat, buddyinfo = mm.vmstat.as_dict(), mm.buddyinfo()
+        shrinkers = {s.ops.name: {"calls": s.nr_calls, "freed": s.nr_freed} for s in mm.shrinkers}
+        tear_down(system)
+    finally:
+        sched.close()
+    whole = {name: value for name, value in metrics.items() if isinstance(value, int)}
+    return RunResult(
+        scenario=scenario.name,
+        kernel=kernel,
+        plugins=plugins.names,
+        seed=request.seed,
+        virtual_ns=until_ns,
+        wall_seconds=time.perf_counter() - started,
+        metrics=metrics,
+        units=units,
+        vmstat=vmstat,
+        buddyinfo_before=before,
+        buddyinfo=buddyinfo,
+        kswapd_wakes_by_order={str(order): n for order, n in sorted(log.kswapd_wakes.items())},
+        shrinker_calls=shrinkers,
+        first_metrics=tuple(scenario.metrics),
+        digest=_digest(vmstat, buddyinfo, whole, log.hexdigest()),
+    )
+
+
+def _measure(
+    system: System, log: _EventLog, sampler: _Sampler, until_ns: int
+) -> tuple[dict[str, int | float], dict[str, str]]:
+    samples = sorted(sampler.nr_free_pages)
+    metrics: dict[str, int | float] = {
+        "kswapd_wakes": sum(log.kswapd_wakes.values()),
+        "kswapd_busy_ratio": system.mm.kswapd.busy_ns / until_ns,
+        "nr_free_pages_min": samples[0],
+        "nr_free_pages_median": samples[len(samples) // 2],
+        "nr_free_pages_end": sampler.nr_free_pages[-1],
+    }
+    units = {"kswapd_wakes": "1", "kswapd_busy_ratio": "ratio"}
+    units |= {name: "pages" for name in metrics if name.startswith("nr_free")}
+    for name, metric in system.metrics.items():
+        metrics[name] = metric.read(system.mm)
+        units[name] = metric.unit
+    return metrics, units
+
+
+def _digest(
+    vmstat: dict[str, int], buddyinfo: dict[str, list[int]], metrics: dict[str, int], events: str
+) -> str:
+    document: Sequence[Any] = (vmstat, buddyinfo, metrics, events)
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

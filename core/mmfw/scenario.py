@@ -1,0 +1,266 @@
+"""A scenario: one TOML file that says what machine, which state, what load, and what is measured.
+
+Scenarios ship with plugins as resources of the entry-point group ``mmfw.scenarios`` and are read without importing
+the plugin. Every key is validated; an unknown one is refused with the nearest known name.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import tomli
+from importlib_metadata import entry_points
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mmfw.errors import InputError, did_you_mean
+
+GROUP: Final = "mmfw.scenarios"
+_NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
+
+Count = Annotated[int, Field(ge=0)]
+Buddyinfo = Annotated[list[Count], Field(min_length=11, max_length=11)]
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds of a duration such as ``60s`` or ``1500ms``.
+
+    Raises
+    ------
+    InputError
+        It is none, or not positive.
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ns|us|ms|s|min)\s*", text)
+    if match is None:
+        raise InputError(f"{text!r} is no duration; write one like 60s, 1500ms or 2min")
+    whole, _, part = match[1].partition(".")
+    unit = _NS[match[2]]
+    ns = int(whole) * unit + (int(part) * unit // 10 ** len(part) if part else 0)
+    if ns <= 0:
+        raise InputError(f"duration {text!r} is not positive")
+    return ns
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InitialState(_Model):
+    """What memory looks like when the run starts; without it the machine is freshly booted."""
+
+    buddyinfo: dict[Literal["DMA", "DMA32", "Normal"], Buddyinfo] = Field(
+        default_factory=dict, description="free blocks by order 0..10; a zone not named stays as after boot"
+    )
+    unmovable_block_fraction: float = Field(
+        0.3, ge=0, le=1, description="share of pageblocks that are Unmovable; free blocks are split alike"
+    )
+    page_cache_pages: Count = Field(0, description="allocated pages that are clean page cache")
+
+
+class WorkloadSpec(_Model):
+    """One kind of task."""
+
+    name: str = Field(description="a workload that a loaded plugin offers")
+    count: int = Field(1, ge=1, le=10_000, description="how many tasks run it")
+    params: dict[str, Any] = Field(default_factory=dict, description="its parameters")
+
+
+class Scenario(_Model):
+    """A whole scenario."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    description: str
+    kernel: Literal["6.1", "7.1", "7.2"] = "6.1"
+    plugins: list[str]
+    machine: str = Field(description="RAM size, or a folder of copied /proc files beside this file")
+    nr_cpus: int = Field(1, ge=1, le=64)
+    nr_swap_pages: Count = Field(0, description="size of the swap device, pages")
+    costs: str = "default"
+    duration: str = "60s"
+    short_duration: str = "5s"
+    state: InitialState = Field(default_factory=InitialState)
+    params: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="plugin parameters, by short name"
+    )
+    workloads: list[WorkloadSpec] = Field(default_factory=list)
+    default_for: list[str] = Field(
+        default_factory=list,
+        description="run this scenario when these plugins are asked for and none is named",
+    )
+    metrics: list[str] = Field(default_factory=list, description="shown first; all are in the JSON")
+
+
+def _describe(fault: dict[str, Any], model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known: set[str] = set(model.model_fields)
+        for part in fault["loc"][:-1]:
+            field = model.model_fields.get(str(part))
+            inner = None if field is None else field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                model, known = inner, set(inner.model_fields)
+        return f"{where}: no such key; {did_you_mean(str(fault['loc'][-1]), known)}"
+    return f"{where}: {fault['msg']} (it is {fault['input']!r:.60})"
+
+
+def _line_of(text: str, loc: tuple[Any, ...]) -> int | None:
+    """Line on which a key stands, as well as plain text tells."""
+    names = [str(part) for part in loc if not isinstance(part, int)]
+    if not names:
+        return None
+    key = re.escape(names[-1])
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"\s*(\[+\s*([\w.-]*\.)?{key}\s*\]+|{key}\s*=|\"{key}\"\s*=)", line):
+            return number
+    return None
+
+
+def parse_scenario(text: str, file: str, overrides: dict[str, Any] | None = None) -> Scenario:
+    """Validate the text of a scenario.
+
+    Parameters
+    ----------
+    text : str
+        TOML.
+    file : str
+        Name for messages.
+    overrides : dict, optional
+        Values by dotted key that replace the file's (``--set``).
+
+    Raises
+    ------
+    InputError
+        Not TOML, or a key is unknown or wrong; names file, line and key.
+    """
+    try:
+        data = tomli.loads(text)
+    except tomli.TOMLDecodeError as fault:
+        found = re.search(r"line (\d+)", str(fault))
+        raise InputError(f"not TOML: {fault}", file=file, line=int(found[1]) if found else None) from None
+    for key, value in (overrides or {}).items():
+        _override(data, key, value)
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        message = _describe(dict(first), Scenario)
+        raise InputError(message, file=file, line=_line_of(text, first["loc"])) from None
+
+
+def _override(data: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted key; ``xe.n`` means ``params.xe.n``; a bare name a parameter of the workloads."""
+    parts = key.split(".")
+    if len(parts) == 1 and key not in Scenario.model_fields:
+        hit = False
+        for load in data.get("workloads", []):
+            if key == "count" or key in load.get("params", {}):
+                target = load if key == "count" else load["params"]
+                target[key] = value
+                hit = True
+        if hit:
+            return
+        known = {p for load in data.get("workloads", []) for p in load.get("params", {})} | set(
+            Scenario.model_fields
+        )
+        raise InputError(f"--set {key}: no such parameter; {did_you_mean(key, known)}")
+    if parts[0] not in Scenario.model_fields:
+        parts = ["params", *parts]
+    at: Any = data
+    for part in parts[:-1]:
+        if isinstance(at, list):
+            at = at[int(part)] if part.isdigit() and int(part) < len(at) else None
+        else:
+            at = at.setdefault(part, {}) if isinstance(at, dict) else None
+        if at is None:
+            raise InputError(f"--set {key}: {part!r} is not there")
+    if not isinstance(at, dict):
+        raise InputError(f"--set {key}: {'.'.join(parts[:-1])} is not a table")
+    at[parts[-1]] = value
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """Key and value of ``--set KEY=VALUE``; the value as TOML reads it, a bare word as a string.
+
+    Raises
+    ------
+    InputError
+        There is no ``=`` or no key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_.-]+", key):
+        raise InputError(f"--set {text!r}: write KEY=VALUE, such as clients=20")
+    try:
+        return key, tomli.loads(f"v = {value}")["v"]
+    except tomli.TOMLDecodeError:
+        return key, value
+
+
+class ScenarioFile(_Model):
+    """Where a scenario's text is."""
+
+    name: str
+    origin: str
+    text: str
+    path: str
+
+
+def find_scenarios() -> dict[str, ScenarioFile]:
+    """All installed scenarios by name; no plugin is imported.
+
+    An entry point of the group names a package folder of ``*.toml`` resources: ``pkg.sub:`` or ``pkg``.
+    """
+    found: dict[str, ScenarioFile] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.dist.name if e.dist else "", e.name)):
+        for name, path in _toml_files(entry.value):
+            found.setdefault(
+                name,
+                ScenarioFile(
+                    name=name,
+                    origin=entry.dist.name if entry.dist else entry.name,
+                    text=path.read_text(encoding="utf-8"),
+                    path=str(path),
+                ),
+            )
+    return dict(sorted(found.items()))
+
+
+def _toml_files(target: str) -> list[tuple[str, Path]]:
+    """Resources of a package, found without importing it beyond its own ``__init__``."""
+    import importlib.util
+
+    package = target.rstrip(":")
+    top, _, rest = package.partition(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return []
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    out = []
+    for location in spec.submodule_search_locations:
+        folder = Path(location, *rest.split(".")) if rest else Path(location)
+        if folder.is_dir():
+            out += [(p.stem, p) for p in sorted(folder.glob("*.toml"))]
+    return out
+
+
+def load_scenario(name: str, overrides: dict[str, Any] | None = None) -> Scenario:
+    """A scenario by installed name, or by path to a file that ends in ``.toml``.
+
+    Raises
+    ------
+    InputError
+        There is none of that name (the nearest is suggested), or it is wrong.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as fault:
+            raise InputError(f"cannot be read: {fault}", file=name) from None
+        return parse_scenario(text, name, overrides)
+    known = find_scenarios()
+    if name not in known:
+        raise InputError(f"no scenario {name!r}; {did_you_mean(name, known)}")
+    return parse_scenario(known[name].text, known[name].path, overrides)
