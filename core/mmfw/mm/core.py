@@ -91,6 +91,7 @@ class Mm:
         self, state: NodeState, sched: Scheduler, host: MmHost, *, seed: int, kernel: str, nr_swap_pages: int
     ) -> None:
         self.sched = sched
+        self.costs = sched.costs
         self.kernel = kernel
         self.attached = Attachments()
         self.trace = Tracepoints()
