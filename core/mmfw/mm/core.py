@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmfw.attach import Attachments
-from mmfw.jit import page as pg
 from mmfw.mm.context import SchedContext
 from mmfw.mm.filemap import PageCache
 from mmfw.mm.kswapd import Kswapd
@@ -18,6 +17,7 @@ from mmfw.mm.mmzone import Memory, PglistData
 from mmfw.mm.page_alloc import PageAllocator
 from mmfw.mm.resident import ResidentPages
 from mmfw.mm.rmap import RmapSpace
+from mmfw.mm.sanitize import owned_pages
 from mmfw.mm.shrinker import Shrinker, ShrinkerList
 from mmfw.mm.swap import SwapStore
 from mmfw.mm.trace import Tracepoints
@@ -210,9 +210,7 @@ class Mm:
 
     def nr_allocated_pages(self) -> int:
         """Pages in allocated blocks that somebody owns: allocated in this run, or claimed from its first state."""
-        words = self.pgdat.memory.page[pg.WORD : 4 * self.pgdat.memory.nr_pfns : 4]
-        heads = words[(words & pg.TYPE_MASK) == pg.T_ALLOC]
-        return int((1 << (heads & pg.ORDER_MASK).astype(np.int64)).sum())
+        return owned_pages(self.pgdat.memory)
 
     # --- costs ----------------------------------------------------------------------------------------
 
