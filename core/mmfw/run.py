@@ -51,6 +51,8 @@ class RunRequest:
         ``--set`` values by key.
     seed : int
         Of everything left to chance.
+    sanitize : bool
+        Check memory at every sample (`mmfw.mm.sanitize`).
     """
 
     scenario: str | None = None
@@ -61,6 +63,7 @@ class RunRequest:
     duration: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    sanitize: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +171,15 @@ class _EventLog:
 class _Sampler:
     """Reads free memory at fixed virtual times, from a timer, so that the load does not notice."""
 
-    def __init__(self, system: System, until_ns: int, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self, system: System, until_ns: int, progress: Callable[[int, int], None] | None, *, sanitize: bool
+    ) -> None:
         self._mm = system.mm
         self._sched = system.sched
         self._until = until_ns
         self._progress = progress
+        self._sanitize = sanitize
+        self._total: int | None = None
         self.nr_free_pages: list[int] = [self._mm.global_free_pages()]
         self._arm()
 
@@ -182,6 +189,8 @@ class _Sampler:
 
     def _sample(self) -> None:
         self.nr_free_pages.append(self._mm.global_free_pages())
+        if self._sanitize:
+            self._total = self._mm.check_memory(self._total)
         if self._progress is not None:
             self._progress(self._sched.now, self._until)
         self._arm()
@@ -255,7 +264,7 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
     mm, sched = system.mm, system.sched
     before = mm.buddyinfo()
     log = _EventLog(mm)
-    sampler = _Sampler(system, until_ns, progress)
+    sampler = _Sampler(system, until_ns, progress, sanitize=request.sanitize)
     try:
         sched.run(until_ns)
         metrics, units = _measure(system, log, sampler, until_ns)

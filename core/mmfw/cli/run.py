@@ -44,6 +44,7 @@ def run(
     ),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of everything left to chance."),
     duration: str = typer.Option(None, "--duration", help="Virtual time to run, such as 60s."),
+    sanitize: bool = typer.Option(False, "--sanitize", help="Check the allocator's memory all along; slow."),
     output: Format = typer.Option(Format.TEXT, "--format", help="Print a summary, or JSON for scripts."),
 ) -> None:
     """Run a scenario on a simulated machine."""
@@ -66,6 +67,7 @@ def run(
         duration=duration,
         overrides=dict(parse_set(text) for text in settings),
         seed=seed,
+        sanitize=sanitize,
     )
     progress, clear = _progress()
     try:

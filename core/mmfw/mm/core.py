@@ -17,7 +17,7 @@ from mmfw.mm.mmzone import Memory, PglistData
 from mmfw.mm.page_alloc import PageAllocator
 from mmfw.mm.resident import ResidentPages
 from mmfw.mm.rmap import RmapSpace
-from mmfw.mm.sanitize import owned_pages
+from mmfw.mm.sanitize import check_memory, owned_pages
 from mmfw.mm.shrinker import Shrinker, ShrinkerList
 from mmfw.mm.swap import SwapStore
 from mmfw.mm.trace import Tracepoints
@@ -101,7 +101,9 @@ class Mm:
         memory = Memory(state)
         self.vmstat = VmStat(memory)
         self.pgdat = PglistData(memory)
-        self.shrinkers = ShrinkerList(self.trace, self.vmstat, self._charge_shrinker)
+        self.shrinkers = ShrinkerList(
+            self.trace, self.vmstat, self._charge_shrinker, self._context.might_sleep
+        )
         self.rmap = RmapSpace(memory)
         kswapd_wait = WaitQueue(sched, "kswapd_wait")
         # The page cache allocates and reclaim frees it; the lruvec is what breaks that circle.
@@ -211,6 +213,10 @@ class Mm:
     def nr_allocated_pages(self) -> int:
         """Pages in allocated blocks that somebody owns: allocated in this run, or claimed from its first state."""
         return owned_pages(self.pgdat.memory)
+
+    def check_memory(self, total: int | None = None) -> int:
+        """Check that the allocator's memory is whole; see `mmfw.mm.sanitize.check_memory`."""
+        return check_memory(self.pgdat.memory, total)
 
     # --- costs ----------------------------------------------------------------------------------------
 

@@ -63,8 +63,17 @@ class Shrinker:
     nr_freed: int = 0
 
 
+def _stay() -> None:
+    """``cond_resched()`` where nothing else runs."""
+
+
 def do_shrink_slab(
-    shrinker: Shrinker, shrinkctl: ShrinkControl, priority: int, trace: Tracepoints, vmstat: VmStat
+    shrinker: Shrinker,
+    shrinkctl: ShrinkControl,
+    priority: int,
+    trace: Tracepoints,
+    vmstat: VmStat,
+    cond_resched: Callable[[], object] = _stay,
 ) -> int:
     """Ask one shrinker for its share (``do_shrink_slab()``, mm/vmscan.c).
 
@@ -114,6 +123,7 @@ def do_shrink_slab(
         vmstat.count(VmEvent.slabs_scanned, shrinkctl.nr_scanned)
         total_scan -= shrinkctl.nr_scanned
         scanned += shrinkctl.nr_scanned
+        cond_resched()
     shrinker.nr_freed += freed
     left = min(max(deferred + delta - scanned, 0), 2 * freeable)
     shrinker.nr_deferred[slot] += left
@@ -140,18 +150,22 @@ class ShrinkerList:
         Where events and counts go.
     on_call : callable, optional
         Called before each shrinker is asked: charges what that costs.
+    cond_resched : callable, optional
+        Called after each scan and after the last shrinker, where the kernel may switch tasks.
     """
 
     def __init__(
         self,
         trace: Tracepoints,
         vmstat: VmStat,
-        on_call: Callable[[], None] | None = None,
+        on_call: Callable[[], object] = _stay,
+        cond_resched: Callable[[], object] = _stay,
     ) -> None:
         self._shrinkers: list[Shrinker] = []
         self._trace = trace
         self._vmstat = vmstat
         self._on_call = on_call
+        self._cond_resched = cond_resched
 
     def register_shrinker(self, ops: ShrinkerOps) -> Shrinker:
         """Add a shrinker (``register_shrinker()``; ``shrinker_register()`` since 6.7)."""
@@ -181,10 +195,10 @@ class ShrinkerList:
         """
         freed = 0
         for shrinker in tuple(self._shrinkers):
-            if self._on_call is not None:
-                self._on_call()
+            self._on_call()
             shrinkctl = ShrinkControl(gfp_mask=gfp_mask, nid=nid, priority=priority)
-            ret = do_shrink_slab(shrinker, shrinkctl, priority, self._trace, self._vmstat)
+            ret = do_shrink_slab(shrinker, shrinkctl, priority, self._trace, self._vmstat, self._cond_resched)
             if ret != SHRINK_EMPTY:
                 freed += ret
+        self._cond_resched()
         return freed

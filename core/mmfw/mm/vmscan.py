@@ -240,7 +240,6 @@ class Vmscan:
             self._vmstat.count(VmEvent.pgsteal_file, reclaimed)
         if self._ops.should_shrink_slab(ReclaimContext(self.pgdat, sc, caller)):
             self._shrinkers.shrink_slab(sc.gfp_mask, self.pgdat.node_id, sc.priority)
-            self._context.might_sleep()  # the cond_resched() at the end of shrink_slab()
         if sc.nr_reclaimed > before:
             self.pgdat.kswapd_failures = 0
 
