@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import tomli
 from importlib_metadata import entry_points
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmfw.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 GROUP: Final = "mmfw.scenarios"
 _NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
@@ -91,16 +94,31 @@ class Scenario(_Model):
     metrics: list[str] = Field(default_factory=list, description="shown first; all are in the JSON")
 
 
-def _describe(fault: dict[str, Any], model: type[BaseModel]) -> str:
+def _model_at(loc: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model that holds the key at a place, through lists of models too."""
+    model: type[BaseModel] = Scenario
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(str(part))
+        if field is None:
+            return None
+        inner = [field.annotation, *get_args(field.annotation)]
+        found = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), None)
+        if found is None:
+            return None
+        model = found
+    return model
+
+
+def _describe(fault: ErrorDetails) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        known: set[str] = set(model.model_fields)
-        for part in fault["loc"][:-1]:
-            field = model.model_fields.get(str(part))
-            inner = None if field is None else field.annotation
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                model, known = inner, set(inner.model_fields)
+        model = _model_at(fault["loc"])
+        known = () if model is None else tuple(model.model_fields)
         return f"{where}: no such key; {did_you_mean(str(fault['loc'][-1]), known)}"
+    if fault["type"] == "missing":
+        return f"{where}: this key is missing"
     return f"{where}: {fault['msg']} (it is {fault['input']!r:.60})"
 
 
@@ -143,8 +161,9 @@ def parse_scenario(text: str, file: str, overrides: dict[str, Any] | None = None
     try:
         return Scenario.model_validate(data)
     except ValidationError as fault:
-        first = fault.errors()[0]
-        message = _describe(dict(first), Scenario)
+        # A misspelt key explains the missing one, not the other way round.
+        first = min(fault.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        message = _describe(first)
         raise InputError(message, file=file, line=_line_of(text, first["loc"])) from None
 
 
