@@ -23,6 +23,7 @@ GROUP: Final = "mmfw.scenarios"
 _NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
 
 Count = Annotated[int, Field(ge=0)]
+ZoneName = Literal["DMA", "DMA32", "Normal"]
 Buddyinfo = Annotated[list[Count], Field(min_length=11, max_length=11)]
 
 
@@ -52,7 +53,7 @@ class _Model(BaseModel):
 class InitialState(_Model):
     """What memory looks like when the run starts; without it the machine is freshly booted."""
 
-    buddyinfo: dict[Literal["DMA", "DMA32", "Normal"], Buddyinfo] = Field(
+    buddyinfo: dict[ZoneName, Buddyinfo] = Field(
         default_factory=dict, description="free blocks by order 0..10; a zone not named stays as after boot"
     )
     unmovable_block_fraction: float = Field(

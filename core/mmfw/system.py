@@ -104,9 +104,8 @@ def build_system(
     """
     state = machine.node_state(seed)
     if scenario.state.buddyinfo:
-        state = with_buddyinfo(
-            state, scenario.state.buddyinfo, scenario.state.unmovable_block_fraction, seed, scenario.name
-        )
+        by_zone: dict[str, list[int]] = {**scenario.state.buddyinfo}
+        state = with_buddyinfo(state, by_zone, scenario.state.unmovable_block_fraction, seed, scenario.name)
     params = plugin_params(plugins, scenario.params)
     sched = Scheduler(nr_cpus=machine.nr_cpus, costs=profile(scenario.costs))
     host = MmHost(

@@ -30,7 +30,6 @@ from mmfw.state import PAGEBLOCK_ORDER, NodeState
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mmfw.costs import CostProfile
     from mmfw.types import MmOps, ShrinkerOps
 
 

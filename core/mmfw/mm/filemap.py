@@ -1,9 +1,9 @@
 """A thin page cache: clean order-0 pages on one list, oldest out first.
 
 It stands where mm/filemap.c and the file half of mm/vmscan.c will stand. Missing: the active list and
-references (so no second chance), dirty pages and writeback, readahead, large folios. What it is for: reclaim makes progress on such pages,
-and that progress ends a high-order pass of kswapd (the drop to order 0 in ``kswapd_shrink_node()``). The cost: pages are
-reclaimed in the order they were read, hot or not.
+references (so no second chance), dirty pages and writeback, readahead, large folios. What it is for: reclaim makes
+progress on such pages, and that progress ends a high-order pass of kswapd (the drop to order 0 in
+``kswapd_shrink_node()``). The cost: pages are reclaimed in the order they were read, hot or not.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mmfw.sched import PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC, MAX_SCHEDULE_TIMEOUT, Scheduler, Task, WaitQueue
+from mmfw.sched import MAX_SCHEDULE_TIMEOUT, PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC, Scheduler, Task, WaitQueue
 from mmfw.state import MAX_NR_ZONES
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
 """A minimal shmem and swap store: where a driver backs its objects up to.
 
 Each page backed up is copied to a shmem page, which stays in memory until the swap device has written
-it. The device writes in the order of backup, from the moment of backup, at one page per
-``swap_out_page``; a page brought back before that costs a copy only, one after it a read from the device as well.
-It stands where mm/shmem.c, mm/swapfile.c and the anonymous LRU will stand. Missing: shmem pages are not on
-an LRU, so no reclaim pass decides when they are written; no readahead, no swap cache. The cost: backed-up memory leaves RAM at the
-device's pace and not under pressure, so the pages it occupies meanwhile are too few on an idle machine.
+it. The device writes in the order of backup, from the moment of backup, at one page per ``swap_out_page``; a page
+brought back before that costs a copy only, one after it a read from the device as well. It stands where mm/shmem.c,
+mm/swapfile.c and the anonymous LRU will stand. Missing: shmem pages are not on an LRU, so no reclaim pass decides when
+they are written; no readahead, no swap cache. The cost: backed-up memory leaves RAM at the device's pace and not under
+pressure, so the pages it occupies meanwhile are too few on an idle machine.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from mmfw.types import (
     SWAP_CLUSTER_MAX,
     KswapdWake,
     MmOps,
-    Reclaimer,
     ReclaimContext,
+    Reclaimer,
     ScanControl,
     WakeReason,
 )
