@@ -152,7 +152,9 @@ _DEFAULT: Final = {
     "zero_page": Cost(300, "estimate: clear_page at about 13 GB/s"),
     "bind_bo": Cost(20_000, _SCENARIO),
     "swap_in_page": Cost(50_000, _SCENARIO),
-    "swap_out_page": Cost(50_000, "taken equal to swap_in_page"),
+    "swap_out_page": Cost(
+        transfer_ns(4096, 1 << 30), "1 GiB/s, as writeback_page: the device streams writes, a read waits"
+    ),
     "writeback_page": Cost(transfer_ns(4096, 1 << 30), "1 GiB/s, stated by the file-copy scenario"),
     "gpu_job": Cost(1_000_000, "estimate: ten clients at 60 exec/s keep the GPU 60% busy"),
 }

@@ -96,6 +96,8 @@ class RunResult:
         Metrics that the scenario wants shown first.
     digest : str
         SHA-256 over vmstat, buddyinfo, events and integer metrics.
+    leak_checked : bool
+        Whether the machine came to rest after the run, so that every page could be asked back.
     """
 
     scenario: str
@@ -113,6 +115,7 @@ class RunResult:
     shrinker_calls: dict[str, dict[str, int]]
     first_metrics: tuple[str, ...]
     digest: str
+    leak_checked: bool
 
     @property
     def validated(self) -> str:
@@ -139,6 +142,7 @@ class RunResult:
             "buddyinfo": self.buddyinfo,
             "kswapd_wakes_by_order": self.kswapd_wakes_by_order,
             "shrinker_calls": self.shrinker_calls,
+            "leak_checked": self.leak_checked,
             "validated": self.validated,
             "not_modelled": list(NOT_MODELLED),
         }
@@ -270,10 +274,11 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
         metrics, units = _measure(system, log, sampler, until_ns)
         vmstat, buddyinfo = mm.vmstat.as_dict(), mm.buddyinfo()
         shrinkers = {s.ops.name: {"calls": s.nr_calls, "freed": s.nr_freed} for s in mm.shrinkers}
-        tear_down(system)
+        whole = {name: value for name, value in metrics.items() if isinstance(value, int)}
+        digest = _digest(vmstat, buddyinfo, whole, log.hexdigest())
+        leak_checked = tear_down(system)
     finally:
         sched.close()
-    whole = {name: value for name, value in metrics.items() if isinstance(value, int)}
     return RunResult(
         scenario=scenario.name,
         kernel=kernel,
@@ -289,7 +294,8 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
         kswapd_wakes_by_order={str(order): n for order, n in sorted(log.kswapd_wakes.items())},
         shrinker_calls=shrinkers,
         first_metrics=tuple(scenario.metrics),
-        digest=_digest(vmstat, buddyinfo, whole, log.hexdigest()),
+        digest=digest,
+        leak_checked=leak_checked,
     )
 
 

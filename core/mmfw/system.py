@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,8 +16,11 @@ from mmfw.machine import Machine
 from mmfw.mm.core import Mm, MmHost
 from mmfw.registry import LoadedPlugins
 from mmfw.scenario import Scenario
-from mmfw.sched import Scheduler, Task
+from mmfw.sched import Scheduler, Task, TaskState
 from mmfw.types import Metric, Workload
+
+#: Virtual time that a machine is given to come to rest after a run.
+REST_NS: Final = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def build_system(
     """
     state = machine.node_state(seed)
     if scenario.state.buddyinfo:
-        by_zone: dict[str, list[int]] = {**scenario.state.buddyinfo}
+        by_zone: dict[str, list[int]] = {str(zone): row for zone, row in scenario.state.buddyinfo.items()}
         state = with_buddyinfo(state, by_zone, scenario.state.unmovable_block_fraction, seed, scenario.name)
     params = plugin_params(plugins, scenario.params)
     sched = Scheduler(nr_cpus=machine.nr_cpus, costs=profile(scenario.costs))
@@ -142,20 +145,41 @@ def build_system(
     return System(scenario, plugins, sched, mm, metrics, tuple(clients))
 
 
-def tear_down(system: System) -> None:
-    """End all tasks, take the plugins down, and check that every page came back.
+def tear_down(system: System) -> bool:
+    """Let the run come to rest, take the plugins down, and check that every page came back.
+
+    Workloads are killed, which ends each when it is next in user mode; kernel threads finish what they are
+    at. No work costs time any more, but sleeps and fences still take theirs.
+
+    Returns
+    -------
+    bool
+        Whether the check could be made: not if the machine does not come to rest within `REST_NS`.
 
     Raises
     ------
     PluginError
         Pages stayed allocated that neither the page cache nor the swap store holds.
     """
-    mm = system.mm
+    mm, sched = system.mm, system.sched
     mm.stop_time()
-    system.sched.close()
+    for task in system.clients:
+        sched.send_sigkill(task)
+    deadline = sched.now + REST_NS
+    while not _at_rest(system) and sched.now < deadline:
+        sched.run(sched.now + REST_NS // 100)
+    at_rest = _at_rest(system)
+    sched.close()
+    if not at_rest:
+        return False
     system.plugins.module_exit(mm)
     kept = mm.page_cache.nr_inactive_file + mm.swap.nr_shmem
     leaked = mm.nr_allocated_pages() - kept
     if leaked:
         names = ", ".join(system.plugins.names)
         raise PluginError(f"{leaked} pages were not given back", plugin=names, hook="mmfw_module_exit")
+    return True
+
+
+def _at_rest(system: System) -> bool:
+    return system.mm.kswapd.asleep and all(task.state is TaskState.DEAD for task in system.clients)

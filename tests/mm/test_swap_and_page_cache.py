@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from mmfw import gfp
+from mmfw.errors import InputError
 from mmfw.gfp import GFP_KERNEL
 from mmfw.testing import make_mm
 from mmfw.types import ScanControl
@@ -65,6 +67,17 @@ def test_a_backup_leaves_memory_at_the_pace_of_the_device_and_comes_back_whole()
     assert stat["pswpout"] >= 512
     mm.drain_all_pages()
     assert mm.global_free_pages() == free
+
+
+def test_a_backup_may_be_on_the_device_from_the_start():
+    mm = make_mm("256M", nr_swap_pages=1000)
+    backup = mm.swap.adopt(600)
+    assert (backup.nr_pages, backup.nr_in_memory, mm.swap.get_nr_swap_pages()) == (600, 0, 400)
+    with pytest.raises(InputError, match="500 pages are to be on the swap device at the start, 400 of its 1000"):
+        mm.swap.adopt(500)
+    mm.swap.restore(backup)
+    assert mm.swap.get_nr_swap_pages() == 1000
+    assert mm.vmstat.as_dict()["pswpin"] == 600
 
 
 def test_a_full_device_takes_what_fits_and_leaves_the_rest():

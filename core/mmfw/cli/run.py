@@ -118,6 +118,8 @@ def _summary(result: RunResult) -> str:
     for label, table in (("before", result.buddyinfo_before), ("after", result.buddyinfo)):
         lines += [f"  {label:<6} {zone:>8} " + "".join(f"{n:>7}" for n in row) for zone, row in table.items()]
     lines += ["", "not modelled in this version: " + "; ".join((*_not_modelled(),))]
+    if not result.leak_checked:
+        lines.append("the machine did not come to rest after the run, so leaks were not looked for")
     lines += [result.validated, f"digest {result.digest}"]
     return "\n".join(lines)
 

@@ -49,6 +49,11 @@ class Kswapd:
         running = 0 if self._busy_since is None else self._sched.now - self._busy_since
         return self._busy_ns + running
 
+    @property
+    def asleep(self) -> bool:
+        """Whether no pass is under way."""
+        return self._busy_since is None
+
     def _main(self) -> None:
         pgdat = self._pgdat
         highest_zoneidx = MAX_NR_ZONES - 1

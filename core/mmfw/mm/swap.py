@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw import gfp
+from mmfw.errors import InputError
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.sched import PF_KTHREAD, Scheduler, WaitQueue
 
@@ -43,10 +44,11 @@ class Backup:
 
     __slots__ = ("_pfns", "_written", "nr_pages")
 
-    def __init__(self, pfns: Pfns) -> None:
-        self.nr_pages = len(pfns)
+    def __init__(self, pfns: Pfns, on_device: int = 0) -> None:
+        self.nr_pages = len(pfns) + on_device
         self._pfns = pfns
         self._written = 0
+        self._device_only = on_device
 
     @property
     def nr_in_memory(self) -> int:
@@ -61,7 +63,7 @@ class Backup:
 
     def take_back(self) -> tuple[Pfns, int]:
         """All shmem pages left, and how many pages are on the device; the backup is void then."""
-        pfns, on_device = self._pfns[self._written :], self._written
+        pfns, on_device = self._pfns[self._written :], self._written + self._device_only
         self._written = len(self._pfns)
         return pfns, on_device
 
@@ -126,6 +128,22 @@ class SwapStore:
             self._device_wait.wake_up()
         return backup
 
+    def adopt(self, nr_pages: int) -> Backup:
+        """A backup of that many pages that is on the device already: the state a run starts from.
+
+        Raises
+        ------
+        InputError
+            The device has no room for it.
+        """
+        if nr_pages > self.get_nr_swap_pages():
+            raise InputError(
+                f"{nr_pages} pages are to be on the swap device at the start, {self.get_nr_swap_pages()} of its "
+                f"{self.total_swap_pages} are free; raise nr_swap_pages"
+            )
+        self._used += nr_pages
+        return Backup(np.empty(0, dtype=np.int64), on_device=nr_pages)
+
     def restore(self, backup: Backup) -> None:
         """Bring pages back into pages that the caller has allocated, and drop the backup.
 
@@ -154,7 +172,10 @@ class SwapStore:
             if len(pfns) == 0:
                 self._queue.popleft()
                 continue
-            self._sched.sleep(len(pfns) * self._sched.costs.swap_out_page)
-            self._vmstat.count(VmEvent.pswpout, len(pfns))
-            self.nr_shmem -= len(pfns)
-            self._allocator.free_pages_batch(pfns, 0)
+            try:
+                self._sched.sleep(len(pfns) * self._sched.costs.swap_out_page)
+                self._vmstat.count(VmEvent.pswpout, len(pfns))
+            finally:
+                # Also when the machine is taken down: nobody else knows these pages any more.
+                self.nr_shmem -= len(pfns)
+                self._allocator.free_pages_batch(pfns, 0)

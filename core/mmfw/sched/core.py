@@ -100,9 +100,27 @@ class Scheduler(Dispatcher):
         if self.current is self._swapper and not self.in_interrupt:
             self.run(end)
             return
+        task = self.current
         self.schedule_timeout(ns)
-        while self.now < end:
+        while self.now < end and not (task.in_user and task.fatal_signal_pending):
             self.schedule_timeout(end - self.now)
+
+    def nanosleep(self, ns: int) -> None:
+        """Sleep in user mode, where a killed task may end (``nanosleep(2)``); workloads pace themselves with it."""
+        task = self.current
+        self._exit_to_user_mode()
+        task.in_user = True
+        try:
+            self.sleep(ns)
+        finally:
+            task.in_user = False
+        self._exit_to_user_mode()
+
+    def send_sigkill(self, task: Task) -> None:
+        """Have `task` end when it next is in user mode: in `nanosleep` or `charge_user`."""
+        task.fatal_signal_pending = True
+        if task.in_user:
+            self.wake_up_process(task)
 
     def schedule_timeout(
         self, timeout: int = MAX_SCHEDULE_TIMEOUT, waiting_for: WaitTarget | None = None

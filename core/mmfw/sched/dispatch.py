@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
 
-from greenlet import greenlet
+from greenlet import GreenletExit, greenlet
 
 from mmfw.costs import CostProfile
 from mmfw.errors import InputError
@@ -109,12 +109,19 @@ class Dispatcher:
         Parameters as for `charge`.
         """
         task = self.current
+        self._exit_to_user_mode()
         self._resched_if(allowed=True)
         task.in_user = True
         try:
             self.charge(ns, account)
         finally:
             task.in_user = False
+        self._exit_to_user_mode()
+
+    def _exit_to_user_mode(self) -> None:
+        """End a task that was killed; in kernel mode it would leave things half done."""
+        if self.current.fatal_signal_pending:
+            raise GreenletExit
 
     def call_at(self, time: int, fn: Callable[[], object]) -> Timer:
         """Call `fn` at `time` (ns; a past time means as soon as anything runs), in interrupt context.

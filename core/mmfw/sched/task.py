@@ -87,6 +87,8 @@ class Task:
         What a sleeping task waits for; None for time only.
     vruntime, sum_exec_runtime : int
         Weighted and plain ns on a CPU (``struct sched_entity``), brought up to date at scheduling events.
+    fatal_signal_pending : bool
+        It was killed, and ends when it next is in user mode.
     result : object
         What its function returned.
 
@@ -101,6 +103,7 @@ class Task:
         "cpu",
         "daemon",
         "exec_start",
+        "fatal_signal_pending",
         "flags",
         "greenlet",
         "in_user",
@@ -150,6 +153,7 @@ class Task:
         self.result: Any = None
         self.joiners: list[Task] = []
         self.should_stop = False
+        self.fatal_signal_pending = False
         self.greenlet: greenlet | None = None
         self.timer: Timer | None = None
         # The scheduler's: position on a CPU, and the part of a charge that preemption cut off.

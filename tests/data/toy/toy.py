@@ -61,7 +61,7 @@ def loop(mm, params):
     step = 0
     while True:
         mm.attached.get(Objects).touch(step % 60)
-        mm.sched.sleep(1_000_000)
+        mm.sched.nanosleep(1_000_000)
         step += 1
 
 
