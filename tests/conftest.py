@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from mmfw import plugins
 from mmfw.registry import LoadedPlugins
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+
 from mmfw.attach import Attachments, attach, attachment
 from mmfw.types import ShrinkControl
 

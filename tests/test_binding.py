@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mmfw import gfp, hookimpl, mainline
 from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
 from mmfw.errors import InputError, PluginError
@@ -378,6 +379,7 @@ def test_inner_plugins_blame_is_kept() -> None:
 def test_a_pass_over_45_shrinkers_costs_less_than_pluggy() -> None:
     """Ratio within one process, best of several: the machine's load cancels."""
     import pluggy
+
     from mmfw.hookspecs import ShrinkerOpsSpec
 
     manager = pluggy.PluginManager("mmfw")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pluggy
 import pytest
+
 from mmfw import hookspecs, mainline
 from mmfw.plugins import implementations
 from mmfw.registry import LoadedPlugins

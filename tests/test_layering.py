@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mmfw
 import pytest
+
+import mmfw
 from mmfw.mm.mmzone import Memory, PglistData
 from mmfw.state import NodeState, ZoneState
 from mmfw.views import PgdatView, ZoneView

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from mmfw.errors import InputError, PluginError
 from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins

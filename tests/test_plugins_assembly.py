@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from mmfw.errors import InputError, PluginError
 from mmfw.registry import LoadedPlugins
 from mmfw.types import Metric, PluginInfo

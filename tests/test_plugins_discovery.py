@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from mmfw.discovery import discover, file_record, only_record
 from mmfw.errors import InputError
 from mmfw.plugins import load

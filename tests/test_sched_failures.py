@@ -5,6 +5,7 @@ import weakref
 from dataclasses import replace
 
 import pytest
+
 from mmfw.costs import profile
 from mmfw.errors import InputError
 from mmfw.sched import (

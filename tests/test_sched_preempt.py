@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from mmfw.costs import profile
 from mmfw.sched import PF_KSWAPD, PF_KTHREAD, PreemptModel, SchedError, SchedParams, Scheduler, WaitQueue
 

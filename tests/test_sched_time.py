@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mmfw.costs import profile
 from mmfw.errors import InputError
 from mmfw.sched import (

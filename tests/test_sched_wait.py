@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mmfw.costs import profile
 from mmfw.sched import Fence, Mutex, RwSem, SchedError, Scheduler, WaitQueue
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
 from mmfw.cli import COMMANDS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -26,10 +26,18 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
-from numba.core import config as numba_config
+import numpy as np
+from numba.core import config
+
+numba_config: Any = config  # its settings come from the environment, unknown to type stubs
+_numba_njit: Any = numba.njit  # the stubs know no _nrt
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: An integer as the loops compute with it, whatever array it came from. A literal passed from one compiled
+#: function to another goes through it too: numba compiles a variant of the callee for each literal.
+i64: Callable[[Any], int] = int if numba_config.DISABLE_JIT else cast("Callable[[Any], int]", np.int64)
 
 
 def _cache_home() -> Path:
@@ -66,7 +74,7 @@ def _compile(function: Callable[P, R], **flags: Any) -> Callable[P, R]:
     before = numba_config.CACHE_DIR
     numba_config.CACHE_DIR = "" if _CACHE is None else str(_CACHE)
     try:
-        compiled = numba.njit(
+        compiled = _numba_njit(
             function,
             cache=_CACHE is not None,
             boundscheck=False,

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from mmfw.jit import inline_njit, njit
-from mmfw.jit.buddy import free_one_page, pcp_allowed_order, reserve_highatomic_pageblock, rmqueue_core, rmqueue_smallest
+from mmfw.jit import i64, inline_njit, njit
+from mmfw.jit.buddy import (
+    FPI_NONE,
+    free_one_page,
+    pcp_allowed_order,
+    reserve_highatomic_pageblock,
+    rmqueue_locked,
+)
 from mmfw.jit.page import (
     ALLOC_HIGHATOMIC,
-    ALLOC_KSWAPD,
     ALLOC_MIN_RESERVE,
     ALLOC_NO_WATERMARKS,
     ALLOC_NOFRAGMENT,
@@ -25,9 +28,10 @@ from mmfw.jit.page import (
     ALLOC_WMARK_MIN,
     GFP_ATOMIC_BIT,
     HIGHATOMIC,
+    INDEX_MASK,
     NR_ORDERS,
-    NR_ZONES,
     ORDER_MASK,
+    ROW_MASK,
     S_BOOST_WAKE,
     S_NR_PFNS,
     S_NR_ROWS,
@@ -76,7 +80,9 @@ BATCH_TRACE_FULL = 4
 
 
 @njit
-def zone_watermark_ok_free(page: Any, S: Any, row: int, order: int, mark: int, hzi: int, flags: int, free: int) -> bool:
+def zone_watermark_ok_free(
+    page: Any, S: Any, row: int, order: int, mark: int, hzi: int, flags: int, free: int
+) -> bool:
     """Whether a zone with this many free pages can serve a request (``__zone_watermark_ok()``)."""
     z = zone_offset(row)
     free -= (1 << order) - 1
@@ -113,55 +119,52 @@ def zone_watermark_fast(
     page: Any, S: Any, row: int, z: int, order: int, mark: int, hzi: int, flags: int, gfp: int
 ) -> bool:
     """The watermark check of the allocator, short for order 0 (``zone_watermark_fast()``)."""
-    ok = False
     free = S[z + Z_FREE]
-    if order == 0:
-        usable = free
-        if not flags & ALLOC_RESERVES:
-            usable -= min(usable, S[z + Z_NR_HIGHATOMIC])
-        ok = usable > mark + S[z + Z_RESERVE + hzi]
-    if not ok:
+    if order == 0 and not flags & ALLOC_RESERVES:
+        # What the kernel's short check denies here, its long one denies as well.
+        ok = free - min(free, S[z + Z_NR_HIGHATOMIC]) > mark + S[z + Z_RESERVE + hzi]
+    else:
         ok = zone_watermark_ok_free(page, S, row, order, mark, hzi, flags, free)
-        if not ok and order == 0 and gfp & GFP_ATOMIC_BIT and S[z + Z_BOOST] != 0:
-            if (flags & ALLOC_WMARK_MASK) == ALLOC_WMARK_MIN:
-                ok = zone_watermark_ok_free(page, S, row, order, S[z + Z_WMARK], hzi, flags, free)
+    if not ok and order == 0 and gfp & GFP_ATOMIC_BIT and S[z + Z_BOOST] != 0:
+        if (flags & ALLOC_WMARK_MASK) == ALLOC_WMARK_MIN:
+            ok = zone_watermark_ok_free(page, S, row, order, S[z + Z_WMARK], hzi, flags, free)
     return ok
 
 
-@njit
-def rmqueue_buddy(page: Any, pb: Any, S: Any, row: int, z: int, c: int, order: int, mt: int, flags: int) -> int:
+@inline_njit
+def rmqueue_buddy(page: Any, pb: Any, S: Any, cpu: int, row: int, order: int, mt: int, flags: int) -> int:
     """Take a block straight from the buddy lists, or -1 (``rmqueue_buddy()``)."""
-    pfn = -1
+    pfn = i64(-1)
+    reserve = i64(HIGHATOMIC)  # a type without fallback, so that the search ends with its own lists
     if flags & ALLOC_HIGHATOMIC:
-        pfn = rmqueue_smallest(page, S, row, z, order, HIGHATOMIC)
+        pfn = rmqueue_locked(page, pb, S, row, order, reserve, flags)
     if pfn < 0:
-        pfn = rmqueue_core(page, pb, S, row, z, order, mt, flags)
-        if pfn < 0 and flags & (ALLOC_OOM | ALLOC_NON_BLOCK):
-            pfn = rmqueue_smallest(page, S, row, z, order, HIGHATOMIC)
+        pfn = rmqueue_locked(page, pb, S, row, order, mt, flags)
+    if pfn < 0 and flags & (ALLOC_OOM | ALLOC_NON_BLOCK):
+        pfn = rmqueue_locked(page, pb, S, row, order, reserve, flags)
     if pfn >= 0:
-        mod_zone_free(S, z, c, -(1 << order))
+        mod_zone_free(S, zone_offset(row), pcp_offset(S, cpu, row), -(1 << order))
     return pfn
 
 
 @inline_njit
-def rmqueue(page: Any, pb: Any, S: Any, cpu: int, row: int, z: int, c: int, order: int, mt: int, flags: int) -> int:
+def rmqueue(page: Any, pb: Any, S: Any, cpu: int, row: int, z: int, order: int, mt: int, flags: int) -> int:
     """Take a block from a zone, the CPU's lists first, or -1 (``rmqueue()``).
 
     A wake-up of kswapd that a boosted watermark calls for is left in ``S[S_BOOST_WAKE]``.
     """
-    pfn = -1
+    pfn = i64(-1)
     if pcp_allowed_order(order):
-        pfn = rmqueue_pcplist(page, pb, S, cpu, row, z, c, order, mt, flags)
+        pfn = rmqueue_pcplist(page, pb, S, cpu, row, pcp_offset(S, cpu, row), order, mt, flags)
     if pfn < 0:
-        pfn = rmqueue_buddy(page, pb, S, row, z, c, order, mt, flags)
-    if flags & ALLOC_KSWAPD and S[z + Z_FLAGS] & ZF_BOOSTED_WATERMARK:
+        pfn = rmqueue_buddy(page, pb, S, cpu, row, order, mt, flags)
+    if S[z + Z_FLAGS] & ZF_BOOSTED_WATERMARK:
         S[z + Z_FLAGS] &= ~ZF_BOOSTED_WATERMARK
         S[S_BOOST_WAKE] = row + 1
     return pfn
 
 
-@njit
-def get_page_from_freelist(
+def _get_page_from_freelist(
     page: Any, pb: Any, S: Any, cpu: int, node_row: int, gfp: int, order: int, mt: int, hzi: int, flags: int
 ) -> int:
     """First zone of the node's zonelist that can serve a request, and its page, or -1.
@@ -169,28 +172,34 @@ def get_page_from_freelist(
     ``get_page_from_freelist()`` for one node: ``node_row`` is the row of the node's first zone.
     Cpusets, dirty-page spreading and node reclaim are not modelled.
     """
+    hzi &= INDEX_MASK
     while True:
         zone = hzi
         while zone >= 0:
-            row = node_row + zone
+            row = (node_row + zone) & ROW_MASK
             z = zone_offset(row)
             zone -= 1
             if S[z + Z_MANAGED] == 0:
                 continue
-            mark = S[z + Z_WMARK + (flags & ALLOC_WMARK_MASK)] + S[z + Z_BOOST]
             if not flags & ALLOC_NO_WATERMARKS:
+                mark = S[z + Z_WMARK + (flags & ALLOC_WMARK_MASK)] + S[z + Z_BOOST]
                 if not zone_watermark_fast(page, S, row, z, order, mark, hzi, flags, gfp):
                     continue
-            c = pcp_offset(S, cpu, row)
-            pfn = rmqueue(page, pb, S, cpu, row, z, c, order, mt, flags)
+            pfn = rmqueue(page, pb, S, cpu, row, z, order, mt, flags)
             if pfn >= 0:
                 if flags & ALLOC_HIGHATOMIC:
-                    reserve_highatomic_pageblock(page, pb, S, row, z, pfn)
-                S[S_PGALLOC + S[z + Z_INDEX]] += 1 << order
+                    reserve_highatomic_pageblock(page, pb, S, row, pfn)
+                S[S_PGALLOC + (S[z + Z_INDEX] & INDEX_MASK)] += 1 << order
                 return pfn
         if not flags & ALLOC_NOFRAGMENT:
             return -1
         flags &= ~ALLOC_NOFRAGMENT
+
+
+#: To be called, from Python as well.
+get_page_from_freelist = njit(_get_page_from_freelist)
+#: To be merged into a loop over requests: the call would cost as much as the per-CPU list does.
+get_page_inline = inline_njit(_get_page_from_freelist)
 
 
 @njit
@@ -221,7 +230,7 @@ def alloc_batch(
         if S[S_TRACE_N] > S[S_TRACE_CAP] // 2:
             status = BATCH_TRACE_FULL
             break
-        pfn = get_page_from_freelist(page, pb, S, cpu, node_row, gfp, order, mt, hzi, flags)
+        pfn = get_page_inline(page, pb, S, cpu, node_row, gfp, order, mt, hzi, flags)
         if pfn >= 0:
             trace(S, TR_PAGE_ALLOC, pfn, order, mt, gfp, 0)
             out[i] = pfn
@@ -255,15 +264,13 @@ def free_pages_core(page: Any, pb: Any, S: Any, cpu: int, pfn: int, order: int) 
         ok = (page[4 * pfn + WORD] & (TYPE_MASK | ORDER_MASK)) == (T_ALLOC | order)
     if ok:
         row = row_of(S, pfn)
-        z = zone_offset(row)
-        c = pcp_offset(S, cpu, row)
         trace(S, TR_PAGE_FREE, pfn, order, 0, 0, 0)
         S[S_PGFREE] += 1 << order
         page[4 * pfn + WORD] = T_NONE
         if pcp_allowed_order(order):
-            free_unref_page(page, pb, S, cpu, row, z, c, pfn, order)
+            free_unref_page(page, pb, S, cpu, row, pfn, order)
         else:
-            free_one_page(page, pb, S, row, z, c, pfn, order, pageblock_mt(pb, pfn), False)
+            free_one_page(page, pb, S, cpu, row, pfn, order, pageblock_mt(pb, pfn), FPI_NONE)
     return ok
 
 
@@ -282,7 +289,7 @@ def free_batch(page: Any, pb: Any, S: Any, cpu: int, pfns: Any, order: int, star
         if S[S_TRACE_N] > S[S_TRACE_CAP] // 2:
             status = BATCH_TRACE_FULL
             break
-        if not free_pages_core(page, pb, S, cpu, np.int64(pfns[i]), order):
+        if not free_pages_core(page, pb, S, cpu, i64(pfns[i]), order):
             status = BATCH_BAD_PAGE
             break
         i += 1
@@ -293,9 +300,8 @@ def free_batch(page: Any, pb: Any, S: Any, cpu: int, pfns: Any, order: int, star
 def drain_pages(page: Any, pb: Any, S: Any, cpu: int) -> None:
     """Empty a CPU's lists of all zones (``drain_pages()``)."""
     for row in range(S[S_NR_ROWS]):
-        z = zone_offset(row)
-        if S[z + Z_MANAGED] != 0:
-            drain_pages_zone(page, pb, S, cpu, row, z, pcp_offset(S, cpu, row))
+        if S[zone_offset(row) + Z_MANAGED] != 0:
+            drain_pages_zone(page, pb, S, cpu, row)
 
 
 @njit
@@ -303,7 +309,7 @@ def split_page(page: Any, pfn: int, order: int) -> bool:
     """Make an allocated block 1 << order allocated pages (``split_page()``); False if it is not one."""
     if (page[4 * pfn + WORD] & (TYPE_MASK | ORDER_MASK)) != (T_ALLOC | order):
         return False
-    word = np.int64(page[4 * pfn + WORD]) & ~ORDER_MASK
+    word = i64(page[4 * pfn + WORD]) & ~ORDER_MASK
     for i in range(1 << order):
         page[4 * (pfn + i) + WORD] = word
     return True
@@ -319,7 +325,7 @@ def claim_pages(page: Any, S: Any, pfns: Any) -> int:
         Index of the first page that is not an unowned allocated page, or -1 if all were claimed.
     """
     for i in range(pfns.shape[0]):
-        pfn = np.int64(pfns[i])
+        pfn = i64(pfns[i])
         if row_of(S, pfn) < 0 or (page[4 * pfn + WORD] & TYPE_MASK) != T_NONE:
             return i
         page[4 * pfn + WORD] = T_ALLOC

@@ -1,20 +1,20 @@
 """The buddy lists of one zone: freeing and merging, expanding, fallback and stealing, highatomic blocks.
 
 Each function stands for the function of the same name in mm/page_alloc.c of 6.1, less the leading
-underscores. ``z`` is a zone's offset in S and ``row`` its index; ``c`` is the offset of the running
-CPU's lists, which also hold the private delta of NR_FREE_PAGES.
+underscores. ``row`` is a zone's index and ``z`` its offset in S; ``c`` is the offset of the running
+CPU's lists, which also hold the private delta of NR_FREE_PAGES. Functions that are not merged into their
+callers take the index and compute offsets anew: that is cheaper than to pass them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
-
-from mmfw.jit import inline_njit, njit
+from mmfw.jit import i64, inline_njit, njit
 from mmfw.jit.page import (
     ALLOC_KSWAPD,
     ALLOC_NOFRAGMENT,
+    ENTRY_MASK,
     HIGHATOMIC,
     ISOLATE,
     MOVABLE,
@@ -51,17 +51,24 @@ from mmfw.jit.page import (
     list_del,
     mod_zone_free,
     pageblock_mt,
+    pcp_offset,
     set_pageblock_mt,
     trace,
+    zone_offset,
 )
+
+#: ``fpi_t``, as values that numba does not compile a variant of each caller's callee for.
+FPI_NONE: Final = i64(0)
+FPI_TO_TAIL: Final = i64(2)
 
 
 @inline_njit
 def page_is_buddy(page: Any, S: Any, z: int, pfn: int, order: int) -> bool:
     """Whether pfn heads a free block of exactly this order in the zone (``page_is_buddy()``)."""
-    if pfn < S[z + Z_START] or pfn >= S[z + Z_END]:
-        return False
-    return (page[4 * pfn + WORD] & (TYPE_MASK | ORDER_MASK)) == (T_BUDDY | order)
+    ok = False
+    if pfn >= S[z + Z_START] and pfn < S[z + Z_END]:
+        ok = (page[4 * (pfn & ENTRY_MASK) + WORD] & (TYPE_MASK | ORDER_MASK)) == (T_BUDDY | order)
+    return ok
 
 
 @inline_njit
@@ -80,19 +87,23 @@ def del_page_from_free_list(page: Any, S: Any, z: int, pfn: int, order: int) -> 
 
 @njit
 def free_one_page(
-    page: Any, pb: Any, S: Any, row: int, z: int, c: int, pfn: int, order: int, mt: int, to_tail: bool
+    page: Any, pb: Any, S: Any, cpu: int, row: int, pfn: int, order: int, mt: int, fpi: int
 ) -> int:
     """Give a block to the buddy lists, merging it as far as it goes (``__free_one_page()``).
+
+    ``fpi`` is `FPI_NONE` or `FPI_TO_TAIL`.
 
     Returns
     -------
     int
         Order of the block it became part of.
     """
+    z = zone_offset(row)
     if mt != ISOLATE:
-        mod_zone_free(S, z, c, 1 << order)
+        mod_zone_free(S, z, pcp_offset(S, cpu, row), 1 << order)
+    pfn &= ENTRY_MASK
     while order < NR_ORDERS - 1:
-        buddy = pfn ^ (1 << order)
+        buddy = (pfn ^ (1 << order)) & ENTRY_MASK
         if not page_is_buddy(page, S, z, buddy, order):
             break
         if order >= PB_ORDER:
@@ -104,7 +115,7 @@ def free_one_page(
         order += 1
     page[4 * pfn + WORD] = T_BUDDY | order
     head = free_head(S, row, order, mt)
-    tail = to_tail
+    tail = fpi & FPI_TO_TAIL != 0
     if not tail and order < NR_ORDERS - 2:
         # buddy_merge_likely(): the buddy of the block this one would make, once its own buddy is free
         parent = pfn & ~(1 << order)
@@ -122,7 +133,7 @@ def expand(page: Any, S: Any, row: int, z: int, pfn: int, low: int, high: int, m
     """Give back the upper halves of a block too large, to the heads of their lists (``expand()``)."""
     while high > low:
         high -= 1
-        upper = pfn + (1 << high)
+        upper = (pfn + (1 << high)) & ENTRY_MASK
         page[4 * upper + WORD] = T_BUDDY | high
         list_add(page, free_head(S, row, high, mt), upper)
         S[z + Z_NR_FREE + high] += 1
@@ -157,7 +168,7 @@ def move_to_free_list(page: Any, S: Any, row: int, pfn: int, order: int, mt: int
 
 
 @njit
-def move_freepages_block(page: Any, S: Any, row: int, z: int, pfn: int, mt: int) -> int:
+def move_freepages_block(page: Any, S: Any, row: int, pfn: int, mt: int) -> int:
     """Move the free blocks of a pageblock to another type's lists, ascending (``move_freepages_block()``).
 
     Returns
@@ -165,6 +176,8 @@ def move_freepages_block(page: Any, S: Any, row: int, z: int, pfn: int, mt: int)
     int
         Free pages moved; 0 if the pageblock crosses the zone's end.
     """
+    z = zone_offset(row)
+    pfn &= ENTRY_MASK
     start = pfn & ~(PB_PAGES - 1)
     end = start + PB_PAGES - 1
     if start < S[z + Z_START]:
@@ -173,7 +186,7 @@ def move_freepages_block(page: Any, S: Any, row: int, z: int, pfn: int, mt: int)
         return 0
     moved = 0
     while start <= end:
-        word = np.int64(page[4 * start + WORD])
+        word = i64(page[4 * start + WORD])
         if (word & TYPE_MASK) != T_BUDDY:
             start += 1
             continue
@@ -184,30 +197,22 @@ def move_freepages_block(page: Any, S: Any, row: int, z: int, pfn: int, mt: int)
     return moved
 
 
-@njit
+@inline_njit
 def boost_watermark(S: Any, z: int) -> bool:
     """Raise the zone's boost after a steal that mixes types (``boost_watermark()``)."""
     factor = S[S_BOOST_FACTOR]
-    if factor == 0 or PB_PAGES * 4 > S[z + Z_MANAGED]:
-        return False
     high = S[z + Z_WMARK + 2]
     max_boost = (high // 10000) * factor + (high % 10000) * factor // 10000
-    if max_boost == 0:
-        return False
-    max_boost = max(PB_PAGES, max_boost)
-    S[z + Z_BOOST] = min(S[z + Z_BOOST] + PB_PAGES, max_boost)
-    return True
+    boosted = factor != 0 and S[z + Z_MANAGED] >= PB_PAGES * 4 and max_boost != 0
+    if boosted:
+        S[z + Z_BOOST] = min(S[z + Z_BOOST] + PB_PAGES, max(PB_PAGES, max_boost))
+    return boosted
 
 
 @inline_njit
 def can_steal_fallback(S: Any, order: int, start_mt: int) -> bool:
     """Whether a request of this type takes the whole block (``can_steal_fallback()``)."""
-    return (
-        order >= PB_ORDER // 2
-        or start_mt == RECLAIMABLE
-        or start_mt == UNMOVABLE
-        or S[S_MOBILITY_OFF] != 0
-    )
+    return order >= PB_ORDER // 2 or start_mt in (RECLAIMABLE, UNMOVABLE) or S[S_MOBILITY_OFF] != 0
 
 
 @inline_njit
@@ -229,14 +234,15 @@ def find_suitable_fallback(page: Any, S: Any, row: int, z: int, order: int, mt: 
     return -1
 
 
-@njit
+@inline_njit
 def steal_suitable_fallback(
-    page: Any, pb: Any, S: Any, row: int, z: int, pfn: int, order: int, flags: int, start_mt: int, whole: bool
+    page: Any, pb: Any, S: Any, row: int, pfn: int, order: int, flags: int, start_mt: int, whole: bool
 ) -> None:
     """Move a foreign block, or all free pages of its pageblock, to the wanted type's lists.
 
     ``steal_suitable_fallback()``.
     """
+    z = zone_offset(row)
     old_mt = pageblock_mt(pb, pfn)
     single = True
     if old_mt == HIGHATOMIC:
@@ -248,10 +254,10 @@ def steal_suitable_fallback(
         if boost_watermark(S, z) and flags & ALLOC_KSWAPD:
             S[z + Z_FLAGS] |= ZF_BOOSTED_WATERMARK
         if whole:
-            free = move_freepages_block(page, S, row, z, pfn, start_mt)
+            free = move_freepages_block(page, S, row, pfn, start_mt)
             if free != 0:
                 single = False
-                movable = np.int64(pb[pfn >> PB_ORDER] >> PB_LRU_SHIFT)
+                movable = i64(pb[pfn >> PB_ORDER] >> PB_LRU_SHIFT)
                 if start_mt == MOVABLE:
                     alike = movable
                 elif old_mt == MOVABLE:
@@ -265,10 +271,9 @@ def steal_suitable_fallback(
 
 
 @njit
-def rmqueue_fallback(
-    page: Any, pb: Any, S: Any, row: int, z: int, order: int, start_mt: int, flags: int
-) -> bool:
+def rmqueue_fallback(page: Any, pb: Any, S: Any, row: int, order: int, start_mt: int, flags: int) -> bool:
     """Steal from another type so that a retry finds a block (``__rmqueue_fallback()``)."""
+    z = zone_offset(row)
     min_order = order
     if order < PB_ORDER and flags & ALLOC_NOFRAGMENT:
         min_order = PB_ORDER
@@ -290,35 +295,42 @@ def rmqueue_fallback(
             current += 1
     pfn = first_entry(page, free_head(S, row, current, fallback))
     whole = can_steal_fallback(S, current, start_mt)
-    steal_suitable_fallback(page, pb, S, row, z, pfn, current, flags, start_mt, whole)
+    steal_suitable_fallback(page, pb, S, row, pfn, current, flags, start_mt, whole)
     trace(S, TR_EXTFRAG, pfn, order, current, start_mt, fallback)
     return True
 
 
-@inline_njit
-def rmqueue_core(page: Any, pb: Any, S: Any, row: int, z: int, order: int, mt: int, flags: int) -> int:
+def _rmqueue(page: Any, pb: Any, S: Any, row: int, order: int, mt: int, flags: int) -> int:
     """Take a block of a type, stealing from others if need be, or -1 (``__rmqueue()``)."""
-    pfn = rmqueue_smallest(page, S, row, z, order, mt)
-    while pfn < 0:
-        if not rmqueue_fallback(page, pb, S, row, z, order, mt, flags):
-            break
+    z = zone_offset(row)
+    while True:
         pfn = rmqueue_smallest(page, S, row, z, order, mt)
+        if pfn >= 0 or not rmqueue_fallback(page, pb, S, row, order, mt, flags):
+            break
     return pfn
 
 
+#: To be called, and to be merged into a loop.
+rmqueue_locked = njit(_rmqueue)
+rmqueue_inline = inline_njit(_rmqueue)
+
+
 @njit
-def reserve_highatomic_pageblock(page: Any, pb: Any, S: Any, row: int, z: int, pfn: int) -> None:
+def reserve_highatomic_pageblock(page: Any, pb: Any, S: Any, row: int, pfn: int) -> None:
     """Reserve the block of a page that an atomic high-order request got (``reserve_highatomic_pageblock()``)."""
+    z = zone_offset(row)
     if S[z + Z_NR_HIGHATOMIC] >= S[z + Z_MANAGED] // 100 + PB_PAGES:
         return
     if pageblock_mt(pb, pfn) < HIGHATOMIC:
         S[z + Z_NR_HIGHATOMIC] += PB_PAGES
         set_pageblock_mt(pb, S, pfn, HIGHATOMIC)
-        move_freepages_block(page, S, row, z, pfn, HIGHATOMIC)
+        move_freepages_block(page, S, row, pfn, i64(HIGHATOMIC))
 
 
 @njit
-def unreserve_highatomic_pageblock(page: Any, pb: Any, S: Any, row: int, z: int, mt: int, force: bool) -> bool:
+def unreserve_highatomic_pageblock(
+    page: Any, pb: Any, S: Any, row: int, z: int, mt: int, force: bool
+) -> bool:
     """Turn one reserved block of a zone back to a type (``unreserve_highatomic_pageblock()``, one zone's turn).
 
     Returns
@@ -336,6 +348,6 @@ def unreserve_highatomic_pageblock(page: Any, pb: Any, S: Any, row: int, z: int,
         if pageblock_mt(pb, pfn) == HIGHATOMIC:
             S[z + Z_NR_HIGHATOMIC] -= min(PB_PAGES, S[z + Z_NR_HIGHATOMIC])
         set_pageblock_mt(pb, S, pfn, mt)
-        if move_freepages_block(page, S, row, z, pfn, mt) != 0:
+        if move_freepages_block(page, S, row, pfn, mt) != 0:
             return True
     return False

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from mmfw.jit import njit
-from mmfw.jit.alloc import BATCH_BAD_PAGE, BATCH_BOOST_WAKE, BATCH_DONE, BATCH_SLOWPATH, BATCH_TRACE_FULL
-from mmfw.jit.alloc import free_pages_core, get_page_from_freelist
+from mmfw.jit import i64, njit
+from mmfw.jit.alloc import (
+    BATCH_BAD_PAGE,
+    BATCH_BOOST_WAKE,
+    BATCH_DONE,
+    BATCH_SLOWPATH,
+    BATCH_TRACE_FULL,
+    free_pages_core,
+    get_page_from_freelist,
+)
 from mmfw.jit.page import S_BOOST_WAKE, S_TRACE_CAP, S_TRACE_N
 
 
@@ -35,15 +40,16 @@ def exchange_batch(
         A ``BATCH_*`` code and the index of the first page not exchanged. After ``BATCH_BOOST_WAKE`` the
         page before that index is done; after ``BATCH_SLOWPATH`` nothing of that index is.
     """
+    order = i64(0)  # typed: a literal would compile the allocator a second time
     i = start
     while i < old.shape[0]:
         if S[S_TRACE_N] > S[S_TRACE_CAP] // 2:
             return BATCH_TRACE_FULL, i
-        pfn = get_page_from_freelist(page, pb, S, cpu, node_row, gfp, 0, mt, hzi, flags)
+        pfn = get_page_from_freelist(page, pb, S, cpu, node_row, gfp, order, mt, hzi, flags)
         if pfn < 0:
             return BATCH_SLOWPATH, i
         new[i] = pfn
-        if not free_pages_core(page, pb, S, cpu, np.int64(old[i]), 0):
+        if not free_pages_core(page, pb, S, cpu, i64(old[i]), order):
             return BATCH_BAD_PAGE, i
         i += 1
         if S[S_BOOST_WAKE] != 0:

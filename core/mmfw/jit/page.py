@@ -21,9 +21,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
-
-from mmfw.jit import inline_njit
+from mmfw.jit import i64, inline_njit, njit
 
 # --- page words -----------------------------------------------------------------------------------
 NEXT: Final = 0
@@ -135,48 +133,58 @@ TR_PAGE_ALLOC: Final = 4  #: pfn, order, mt, gfp_mask
 TR_PAGE_FREE: Final = 5  #: pfn, order
 
 
+# --- index masks ------------------------------------------------------------------------------------
+# They change no value. They show LLVM that an index is not negative, which drops Python's wrap-around
+# (three instructions) from every access that follows, and keeps it from carrying five running offsets
+# through the loop over zones.
+ROW_MASK: Final = 0xFFF
+CPU_MASK: Final = 0x1FFF
+ENTRY_MASK: Final = 0xFFFFFFFF
+INDEX_MASK: Final = 7  #: of a zone or a migratetype
+
+
 @inline_njit
 def zone_offset(row: int) -> int:
     """Offset in S of a zone row."""
-    return S_HEADER + row * Z_SIZE
+    return S_HEADER + (row & ROW_MASK) * Z_SIZE
 
 
 @inline_njit
 def pcp_offset(S: Any, cpu: int, row: int) -> int:
     """Offset in S of a CPU's lists for a zone row."""
-    rows = S[S_NR_ROWS]
-    return S_HEADER + rows * Z_SIZE + (cpu * rows + row) * C_SIZE
+    rows = S[S_NR_ROWS] & ROW_MASK
+    return S_HEADER + rows * Z_SIZE + ((cpu & CPU_MASK) * rows + (row & ROW_MASK)) * C_SIZE
 
 
 @inline_njit
 def free_head(S: Any, row: int, order: int, mt: int) -> int:
     """Entry of the list head of ``free_area[order].free_list[mt]``."""
-    return S[S_NR_PFNS] + (row * NR_ORDERS + order) * NR_MT + mt
+    return (S[S_NR_PFNS] + (row * NR_ORDERS + order) * NR_MT + mt) & ENTRY_MASK
 
 
 @inline_njit
 def pcp_head(S: Any, cpu: int, row: int, pindex: int) -> int:
     """Entry of the list head of ``pcp->lists[pindex]``."""
     rows = S[S_NR_ROWS]
-    return S[S_NR_PFNS] + rows * NR_ORDERS * NR_MT + (cpu * rows + row) * NR_PCPLISTS + pindex
+    return (S[S_NR_PFNS] + rows * NR_ORDERS * NR_MT + (cpu * rows + row) * NR_PCPLISTS + pindex) & ENTRY_MASK
 
 
 @inline_njit
 def first_entry(page: Any, head: int) -> int:
     """First entry after a head; the head itself if the list is empty."""
-    return np.int64(page[4 * head + NEXT])
+    return i64(page[4 * head + NEXT])
 
 
 @inline_njit
 def last_entry(page: Any, head: int) -> int:
     """Last entry before a head; the head itself if the list is empty."""
-    return np.int64(page[4 * head + PREV])
+    return i64(page[4 * head + PREV])
 
 
 @inline_njit
 def list_add(page: Any, head: int, entry: int) -> None:
     """Insert after the head (``list_add()``)."""
-    first = page[4 * head + NEXT]
+    first = i64(page[4 * head + NEXT])
     page[4 * entry + NEXT] = first
     page[4 * entry + PREV] = head
     page[4 * head + NEXT] = entry
@@ -186,7 +194,7 @@ def list_add(page: Any, head: int, entry: int) -> None:
 @inline_njit
 def list_add_tail(page: Any, head: int, entry: int) -> None:
     """Insert before the head (``list_add_tail()``)."""
-    last = page[4 * head + PREV]
+    last = i64(page[4 * head + PREV])
     page[4 * entry + NEXT] = head
     page[4 * entry + PREV] = last
     page[4 * head + PREV] = entry
@@ -196,26 +204,32 @@ def list_add_tail(page: Any, head: int, entry: int) -> None:
 @inline_njit
 def list_del(page: Any, entry: int) -> None:
     """Unlink (``list_del()``); the entry's own words are left stale."""
-    after = page[4 * entry + NEXT]
-    before = page[4 * entry + PREV]
+    after = i64(page[4 * entry + NEXT])
+    before = i64(page[4 * entry + PREV])
     page[4 * before + NEXT] = after
     page[4 * after + PREV] = before
+
+
+@njit
+def trace_row(S: Any, kind: int, a: int, b: int, c: int, d: int, e: int) -> None:
+    """Append a row to the trace buffer."""
+    n = S[S_TRACE_N]
+    if n < S[S_TRACE_CAP]:
+        at = S[S_TRACE_BASE] + n * TR_SIZE
+        S[at] = kind
+        S[at + 1] = a
+        S[at + 2] = b
+        S[at + 3] = c
+        S[at + 4] = d
+        S[at + 5] = e
+    S[S_TRACE_N] = n + 1
 
 
 @inline_njit
 def trace(S: Any, kind: int, a: int, b: int, c: int, d: int, e: int) -> None:
     """Append a row to the trace buffer if its kind is enabled."""
     if S[S_TRACE_MASK] & (1 << kind):
-        n = S[S_TRACE_N]
-        if n < S[S_TRACE_CAP]:
-            at = S[S_TRACE_BASE] + n * TR_SIZE
-            S[at] = kind
-            S[at + 1] = a
-            S[at + 2] = b
-            S[at + 3] = c
-            S[at + 4] = d
-            S[at + 5] = e
-        S[S_TRACE_N] = n + 1
+        trace_row(S, i64(kind), i64(a), i64(b), i64(c), i64(d), i64(e))
 
 
 @inline_njit
@@ -231,7 +245,7 @@ def mod_zone_free(S: Any, z: int, c: int, delta: int) -> None:
 @inline_njit
 def pageblock_mt(pb: Any, pfn: int) -> int:
     """Migratetype of the block of a pfn (``get_pageblock_migratetype()``)."""
-    return np.int64(pb[pfn >> PB_ORDER] & PB_MT_MASK)
+    return i64(pb[pfn >> PB_ORDER] & PB_MT_MASK)
 
 
 @inline_njit

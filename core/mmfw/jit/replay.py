@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from mmfw.jit import njit
+from mmfw.jit import i64, njit
 from mmfw.jit.alloc import drain_pages, free_pages_core, get_page_from_freelist
 from mmfw.jit.page import S_BOOST_WAKE, S_TRACE_BASE, S_TRACE_N, TR_SIZE
 
@@ -68,15 +66,16 @@ def replay_chunk(
     (int, int, int)
         A ``CHUNK_*`` code, the operation it is about, and the pfn that came.
     """
+    cpu = node_row = i64(0)  # typed: a literal would compile the allocator a second time
     for i in range(start, ops.shape[0]):
         S[S_TRACE_N] = 0
         kind = ops[i, 0]
         order = ops[i, 1]
-        pfn = np.int64(-1)
+        pfn = i64(-1)
         if kind == OP_ALLOC:
             k = ops[i, 2]
             pfn = get_page_from_freelist(
-                page, pb, S, 0, 0, classes[k, 0], order, classes[k, 1], classes[k, 2], classes[k, 3]
+                page, pb, S, cpu, node_row, classes[k, 0], order, classes[k, 1], classes[k, 2], classes[k, 3]
             )
             if pfn < 0:
                 return CHUNK_SLOWPATH, i, pfn
@@ -85,10 +84,10 @@ def replay_chunk(
             if pfn != ops[i, 3]:
                 return CHUNK_PFN, i, pfn
         elif kind == OP_FREE:
-            if not free_pages_core(page, pb, S, 0, ops[i, 3], order):
+            if not free_pages_core(page, pb, S, cpu, ops[i, 3], order):
                 return CHUNK_BAD_FREE, i, pfn
         else:
-            drain_pages(page, pb, S, 0)
+            drain_pages(page, pb, S, cpu)
         if not events_equal(S, want, offsets[i], offsets[i + 1]):
             return CHUNK_EVENTS, i, pfn
-    return CHUNK_DONE, ops.shape[0], np.int64(-1)
+    return CHUNK_DONE, ops.shape[0], i64(-1)

@@ -87,12 +87,12 @@ class ResidentPages:
                     order = pindex // 3 if pindex < 12 else PAGEBLOCK_ORDER
                     for i in range(1 << order):
                         used[pfns - zone.start_pfn + i] = False
-            # What is spanned but not managed was reserved at boot. A state does not say which pages these
+            # What is present but not managed was reserved at boot. A state does not say which pages these
             # are; they are taken to be the last allocated ones, so that never more than managed is handed out.
             candidates = zone.start_pfn + np.nonzero(used)[0]
             block = self._memory.pb[candidates >> PAGEBLOCK_ORDER]
             candidates = candidates[(block & pg.PB_ABSENT) == 0]
-            candidates = candidates[: max(0, len(candidates) - (zone.spanned - zone.managed))]
+            candidates = candidates[: max(0, zone.managed - (zone.spanned - int(used.sum())))]
             kinds = (self._memory.pb[candidates >> PAGEBLOCK_ORDER] & pg.PB_MT_MASK) == MigrateType.MOVABLE
             for kind in (True, False):
                 pools[kind].append(self._rng.shuffled(candidates[kinds == kind]))

@@ -4,7 +4,7 @@ Each page backed up is copied to a shmem page, which stays in memory until the s
 it. The device writes in the order of backup, from the moment of backup, at one page per ``swap_out_page``; a page
 brought back before that costs a copy only, one after it a read from the device as well. It stands where mm/shmem.c,
 mm/swapfile.c and the anonymous LRU will stand. Missing: shmem pages are not on an LRU, so no reclaim pass decides when
-they are written; no readahead, no swap cache. The cost: backed-up memory leaves RAM at the device's pace and not under
+they are written; no swap cache. The cost: backed-up memory leaves RAM at the device's pace and not under
 pressure, so the pages it occupies meanwhile are too few on an idle machine.
 """
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Mask of a shmem page for a backup (``ttm_backup_backup_page()``, drivers/gpu/drm/ttm/ttm_backup.c).
 BACKUP_GFP: Final = gfp.GFP_KERNEL | gfp.HIGH | gfp.NOWARN | gfp.RETRY_MAYFAIL
+#: ``vm.page-cluster``: a read brings in that power of two of adjacent slots (``swap_cluster_readahead()``,
+#: mm/swap_state.c). A backup's pages were written in order, so its slots are adjacent.
+PAGE_CLUSTER: Final = 3
 #: Pages the device takes at once, in its own time.
 _DEVICE_BATCH: Final = 256
 
@@ -42,7 +45,7 @@ class Backup:
         Pages in the store, in memory or on the device.
     """
 
-    __slots__ = ("_pfns", "_written", "nr_pages")
+    __slots__ = ("_device_only", "_pfns", "_written", "nr_pages")
 
     def __init__(self, pfns: Pfns, on_device: int = 0) -> None:
         self.nr_pages = len(pfns) + on_device
@@ -147,12 +150,13 @@ class SwapStore:
     def restore(self, backup: Backup) -> None:
         """Bring pages back into pages that the caller has allocated, and drop the backup.
 
-        Costs a copy a page, and for those on the device a read before.
+        Costs a copy a page, and for those on the device a read before, eight pages at once.
         """
         on_device = self.drop(backup)
         costs = self._sched.costs
         self._vmstat.count(VmEvent.pswpin, on_device)
-        self._context.charge(on_device * costs.swap_in_page, "swap in")
+        reads = -(-on_device >> PAGE_CLUSTER)
+        self._context.charge(reads * costs.swap_in_page, "swap in")
         self._context.charge(backup.nr_pages * costs.copy_page, "restore copy")
 
     def drop(self, backup: Backup) -> int:

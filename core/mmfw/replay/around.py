@@ -28,7 +28,8 @@ def lists_around(pgdat: PglistData, pfns: list[int], order: int) -> tuple[str, .
     pfns : list of int
         Pages in question; all zones are shown if there are none.
     order : int
-        Order of the operation; lists of this order up to the first that is not empty, and one more, are shown.
+        Order of the operation; lists of this order up to the first that is not empty, and one more, are
+        shown.
     """
     memory = pgdat.memory
     zones = [z for z in pgdat.node_zones if z.managed_pages]

@@ -26,7 +26,7 @@ from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmStat
 from mmfw.replay.around import lists_around
 from mmfw.replay.reader import CLASS_GFP, Check, Header, Operation, StateRecord, TraceReader
-from mmfw.snapshot import InconsistentState, node_state_from_record
+from mmfw.replay.states import InconsistentState, read_state
 from mmfw.statediff import first_difference
 from mmfw.types import MmOps
 
@@ -97,7 +97,7 @@ class _Machine:
 
 
 def _build(header: Header, state: StateRecord, reader: TraceReader) -> _Machine:
-    node = node_state_from_record(
+    node = read_state(
         state.record,
         file=str(reader.path),
         line=state.line,
@@ -134,6 +134,7 @@ class Replay:
         self._machine: _Machine | None = None
         self._counts = {jit.OP_ALLOC: 0, jit.OP_FREE: 0, jit.OP_DRAIN: 0}
         self._failed_allocs = 0
+        self._final_state_seen = False
 
     def run(self) -> ReplayResult:
         """Replay the whole trace.
@@ -190,22 +191,25 @@ class Replay:
             try:
                 self._machine = _build(self._header, record, self._reader)
             except InconsistentState as fault:
-                # The kernel cannot have been in this state, so it differs from the one the trace was taken in;
-                # the file as such is well formed.
+                # The kernel cannot have been in this state, so the trace was not taken in it.
                 self._mismatch_state(
                     record, "consistency", "a state that does not contradict itself", str(fault)
                 )
                 raise _Unreplayable from None
             return
-        expected = node_state_from_record(
-            record.record,
-            file=str(self._reader.path),
-            line=record.line,
-            watermark_boost_factor=int(machine.memory.S[pg.S_BOOST_FACTOR]),
-            check_consistency=False,
-        )
-        difference = first_difference(expected, machine.memory.node_state())
         result.states_compared += 1
+        self._final_state_seen |= record.label == _FINAL_STATE
+        try:
+            expected = read_state(
+                record.record,
+                file=str(self._reader.path),
+                line=record.line,
+                watermark_boost_factor=int(machine.memory.S[pg.S_BOOST_FACTOR]),
+            )
+        except InconsistentState as fault:
+            self._mismatch_state(record, "consistency", "a state that does not contradict itself", str(fault))
+            return
+        difference = first_difference(expected, machine.memory.node_state())
         if difference is None:
             result.states_match += 1
         else:
@@ -228,6 +232,10 @@ class Replay:
         """The capture's own counts; a trace that lost a line fails here."""
         if self.result.first_mismatch is not None:
             return
+        if not self._final_state_seen:
+            raise self._reader.error(
+                f"no state record {_FINAL_STATE} stands before the check line", check.line
+            )
         allocs_ok = self._counts[jit.OP_ALLOC] - self._failed_allocs
         for name, want, have in (
             ("ops", check.ops, self.result.ops),
@@ -385,8 +393,7 @@ def _events(rows: tuple[tuple[int, ...], ...]) -> str:
     out = []
     for row in rows[:8]:
         name, fields = _EVENT_NAMES[row[0]]
-        values = " ".join(f"{f}={v}" for f, v in zip(fields, row[1:], strict=False))
-        out.append(f"{name}: {values}")
+        out.append(f"{name}: " + " ".join(f"{f}={v}" for f, v in zip(fields, row[1:], strict=False)))
     if len(rows) > 8:
         out.append(f"and {len(rows) - 8} more")
     return "; ".join(out)

@@ -1,15 +1,12 @@
 """Reads a captured trace line by line: JSON lines, gzip or plain, one at a time.
 
-Whatever is wrong with the text (cut short, a flipped bit, a hand-made slip) ends in an `InputError` that names
-file and line. Whether the numbers agree with the simulator is not decided here.
+Whatever is wrong with the text (cut short, a flipped bit, a hand-made slip) ends in an `InputError` that
+names file and line. Whether the numbers agree with the simulator is not decided here.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +15,9 @@ from typing import Any, Final
 from mmfw.errors import InputError
 from mmfw.jit.page import TR_EXTFRAG, TR_PCPU_DRAIN, TR_WAKEUP_KSWAPD, TR_ZONE_LOCKED
 from mmfw.jit.replay import OP_ALLOC, OP_DRAIN, OP_FREE
+from mmfw.proc.stream import LineStream
 from mmfw.state import MAX_NR_ZONES, MAX_ORDER, MIGRATE_TYPES
 
-#: No line of a trace is longer; a state of a 64 GiB machine in pieces of one page is about this long.
-MAX_LINE_BYTES: Final = 1 << 28
 MAX_PFN: Final = (1 << 32) - 1
 
 #: gfp masks of the classes, by the names in a trace's header (shared with the capture module).
@@ -110,11 +106,15 @@ class TraceReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._line = 0
+        self._stream = LineStream(path)
+
+    @property
+    def _line(self) -> int:
+        return self._stream.number
 
     def error(self, message: str, line: int | None = None) -> InputError:
         """An error about a line of this file."""
-        return InputError(message, file=str(self.path), line=self._line if line is None else line)
+        return self._stream.error(message, line)
 
     def records(self) -> Iterator[Record]:
         """Header, then states and operations as they come, then the check line.
@@ -128,7 +128,7 @@ class TraceReader:
         classes: tuple[str, ...] = ()
         pending: list[tuple[int, ...]] = []
         checked = False
-        for text in self._lines():
+        for text in self._stream:
             if checked:
                 raise self.error("a line after the check line, which must be the last")
             value = self._parse(text)
@@ -166,30 +166,6 @@ class TraceReader:
             raise self.error("the trace ends without its check line; it was cut short")
 
     # --- lines --------------------------------------------------------------------------------------
-
-    def _lines(self) -> Iterator[str]:
-        try:
-            with self.path.open("rb") as raw:
-                magic = raw.read(2)
-                raw.seek(0)
-                stream: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if magic == b"\x1f\x8b" else raw
-                while True:
-                    data = stream.readline(MAX_LINE_BYTES + 1)
-                    if not data:
-                        return
-                    self._line += 1
-                    if len(data) > MAX_LINE_BYTES:
-                        raise self.error(f"the line is longer than {MAX_LINE_BYTES} bytes")
-                    if not data.endswith(b"\n"):
-                        # The writer ends every line; one without its end was cut.
-                        raise self.error("the file ends inside this line; it was cut short")
-                    yield data.decode("ascii").rstrip("\r\n")
-        except UnicodeDecodeError as fault:
-            raise self.error(f"byte {fault.start + 1} of the line is not ASCII") from None
-        except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
-            raise self.error(f"the compressed data is damaged after this line ({fault})") from None
-        except OSError as fault:
-            raise InputError(f"cannot be read: {fault.strerror or fault}", file=str(self.path)) from None
 
     def _parse(self, text: str) -> object:
         try:
@@ -250,11 +226,11 @@ class TraceReader:
         o, m = MAX_ORDER - 1, MIGRATE_TYPES - 1
         match value[0] if value else None:
             case "x":
-                names = ("pfn", "alloc_order", "fallback_order", "alloc_mt", "fallback_mt")
-                return (TR_EXTFRAG, *self._fields(value, names, (MAX_PFN, o, o, m, m)))
+                fallback = ("pfn", "alloc_order", "fallback_order", "alloc_mt", "fallback_mt")
+                return (TR_EXTFRAG, *self._fields(value, fallback, (MAX_PFN, o, o, m, m)))
             case "z":
-                names = ("pfn", "order", "mt", "percpu_refill")
-                return (TR_ZONE_LOCKED, *self._fields(value, names, (MAX_PFN, o, m, 1)), 0)
+                locked = ("pfn", "order", "mt", "percpu_refill")
+                return (TR_ZONE_LOCKED, *self._fields(value, locked, (MAX_PFN, o, m, 1)), 0)
             case "p":
                 return (TR_PCPU_DRAIN, *self._fields(value, ("pfn", "order", "mt"), (MAX_PFN, o, m)), 0, 0)
             case "w":

@@ -1,0 +1,159 @@
+"""ftrace's text, both directions: ``comm-pid [cpu] flags seconds.micros: event: body``.
+
+The context is what ``trace_print_context()`` prints (kernel/trace/trace_output.c). Bodies of the vmscan
+tracepoints are typed (`mmfw.proc.vmscan_trace`), those of other events stay text. A line printed by
+``trace_printk()`` carries the name of the calling function in place of an event's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mmfw.errors import InputError
+from mmfw.proc.stream import LineStream
+from mmfw.proc.tracebody import Body, Text, format_body, parse_body
+from mmfw.proc.vmscan_trace import PROBE_LINES, VMSCAN_EVENTS
+
+_LINE: Final = re.compile(
+    r" *(\S(?:.*\S)?)-(\d{1,10}) +\[(\d{3,6})\] ([.0-9A-Za-z#]{4,6}) +"
+    r"(\d{1,12})\.(\d{6}): ([\w.]{1,128}): (.*)",
+    re.ASCII,
+)
+_ENTRIES: Final = re.compile(r"# entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18}) +#P:\d+", re.ASCII)
+_EVENTS: Final = {cls.event: cls for cls in VMSCAN_EVENTS}
+
+
+@dataclass(frozen=True, slots=True)
+class FtraceLine:
+    """One line of a trace.
+
+    Attributes
+    ----------
+    comm, pid, cpu : str, int, int
+        Task and CPU.
+    flags : str
+        irqs-off, need-resched, hard/softirq, preempt depth and migrate-disable, as printed.
+    usecs : int
+        Timestamp of the trace clock, microseconds.
+    event : str
+        Tracepoint, or function that called ``trace_printk()``.
+    body : Body
+        What it says.
+    number : int
+        Line of the file, counted from 1.
+    """
+
+    comm: str
+    pid: int
+    cpu: int
+    flags: str
+    usecs: int
+    event: str
+    body: Body
+    number: int = 0
+
+
+def parse_ftrace_line(text: str, file: str = "trace", number: int = 1) -> FtraceLine:
+    """Read one line.
+
+    Raises
+    ------
+    InputError
+        It is not a line of ftrace, or its body not what its event prints; names file and line.
+    """
+    match = _LINE.fullmatch(text)
+    if match is None:
+        shown = text if len(text) <= 120 else text[:120] + "..."
+        raise InputError(
+            f"{shown!r} is not a line of ftrace: 'comm-pid [cpu] flags seconds.micros: event: body'",
+            file=file,
+            line=number,
+        )
+    comm, pid, cpu, flags, seconds, micros, event, said = match.groups()
+    try:
+        body = parse_body(_body_class(event, said), said)
+    except ValueError as fault:
+        raise InputError(f"{event}: {fault}", file=file, line=number) from None
+    return FtraceLine(
+        comm, int(pid), int(cpu), flags, int(seconds) * 1_000_000 + int(micros), event, body, number
+    )
+
+
+def _body_class(event: str, said: str) -> type[Body]:
+    found = _EVENTS.get(event)
+    if found is not None:
+        return found
+    for beginning, cls in PROBE_LINES:
+        if said.startswith(beginning):
+            return cls
+    return Text
+
+
+def format_ftrace_line(line: FtraceLine) -> str:
+    """Text of a line as the kernel prints it, without its newline."""
+    seconds, micros = divmod(line.usecs, 1_000_000)
+    return (
+        f"{line.comm:>16}-{line.pid:<7} [{line.cpu:03d}] {line.flags} {seconds:5d}.{micros:06d}: "
+        f"{line.event}: {format_body(line.body)}"
+    )
+
+
+class FtraceReader:
+    """The lines of a trace file, one in memory at a time.
+
+    Parameters
+    ----------
+    path : Path
+        ftrace's ``trace`` file, gzip or plain.
+
+    Attributes
+    ----------
+    wrapped : bool
+        The ring buffer overwrote its oldest lines; known once the first line has been given.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._stream = LineStream(path)
+        self._entries: int | None = None
+        self.wrapped = False
+
+    def error(self, message: str, line: int | None = None) -> InputError:
+        """Error about a line of this file."""
+        return self._stream.error(message, line)
+
+    def __iter__(self) -> Iterator[FtraceLine]:
+        """Lines in order; the header is checked against their number.
+
+        Raises
+        ------
+        InputError
+            The file is damaged, a line is not ftrace's, or lines are missing.
+        """
+        file, given = str(self._stream.path), 0
+        for text in self._stream:
+            if text.startswith("#"):
+                self._header(text)
+                continue
+            if text.startswith("CPU:") and text.endswith(" EVENTS]"):
+                raise self.error("the ring buffer lost events here, so the trace is not whole")
+            if self._entries is None:
+                raise self.error("a line before ftrace's header '# entries-in-buffer/entries-written: N/N'")
+            given += 1
+            yield parse_ftrace_line(text, file, self._stream.number)
+        if self._entries is None:
+            raise self.error("the trace has no header '# entries-in-buffer/entries-written: N/N'")
+        if given != self._entries:
+            raise self.error(f"the header promises {self._entries} lines, the file has {given}")
+
+    def _header(self, text: str) -> None:
+        if not text.startswith("# entries"):
+            return
+        match = _ENTRIES.fullmatch(text)
+        if match is None or int(match[1]) > int(match[2]):
+            raise self.error("should be '# entries-in-buffer/entries-written: N/M   #P:CPUS' with N <= M")
+        self._entries = int(match[1])
+        self.wrapped = int(match[1]) < int(match[2])

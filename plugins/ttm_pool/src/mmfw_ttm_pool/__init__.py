@@ -1,0 +1,18 @@
+"""The TTM page pool: what drivers built on TTM allocate from, back up with, and give pages back to."""
+
+from mmfw_ttm_pool.alloc import OperationCtx, ttm_pool_alloc, ttm_pool_free
+from mmfw_ttm_pool.backup import ttm_pool_backup, ttm_pool_drop_backed_up, ttm_pool_restore_and_alloc
+from mmfw_ttm_pool.pool import TtmPool
+from mmfw_ttm_pool.tt import Caching, TtmTt
+
+__all__ = [
+    "Caching",
+    "OperationCtx",
+    "TtmPool",
+    "TtmTt",
+    "ttm_pool_alloc",
+    "ttm_pool_backup",
+    "ttm_pool_drop_backed_up",
+    "ttm_pool_free",
+    "ttm_pool_restore_and_alloc",
+]

@@ -1,0 +1,50 @@
+"""The shrinker "drm-ttm_pool" (``ttm_pool_shrinker_scan()``, drivers/gpu/drm/ttm/ttm_pool.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mmfw import SHRINK_EMPTY, SHRINK_STOP, hookimpl
+
+if TYPE_CHECKING:
+    from mmfw import ShrinkControl
+    from mmfw_ttm_pool.pool import TtmPool
+
+#: ``TTM_SHRINKER_BATCH`` of 7.x: (1 << (MAX_PAGE_ORDER / 2)) * NR_PAGE_ORDERS.
+TTM_SHRINKER_BATCH: Final = (1 << (10 // 2)) * 11
+
+
+class TtmPoolShrinker:
+    """Frees what the pools hold; counted in pages, freed in blocks, whatever the mask.
+
+    Parameters
+    ----------
+    pool : TtmPool
+        The pools.
+    """
+
+    seeks = 1
+
+    def __init__(self, pool: TtmPool) -> None:
+        self._pool = pool
+        self.batch = 0 if pool.is_6_1 else TTM_SHRINKER_BATCH
+
+    @hookimpl
+    def count_objects(self, sc: ShrinkControl) -> int:
+        """Pages in all pools (``ttm_pool_shrinker_count()``)."""
+        return self._pool.allocated_pages or SHRINK_EMPTY
+
+    @hookimpl
+    def scan_objects(self, sc: ShrinkControl) -> int:
+        """Free types in turn until enough is free; 6.1 stops after the first block and reports no scan."""
+        pool = self._pool
+        freed = 0
+        enough = 1 if pool.is_6_1 else sc.nr_to_scan
+        while True:
+            freed += pool.shrink(sc.nr_to_scan)
+            if freed >= enough or not pool.allocated_pages:
+                break
+        if pool.is_6_1:
+            return freed
+        sc.nr_scanned = freed
+        return freed or SHRINK_STOP

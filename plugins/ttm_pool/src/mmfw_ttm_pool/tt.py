@@ -1,0 +1,131 @@
+"""``struct ttm_tt``: the pages behind one buffer object, as blocks and as backups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mmfw.mm.swap import Backup
+
+Pfns = NDArray[np.int64]
+
+
+class Caching(Enum):
+    """``enum ttm_caching`` (include/drm/ttm/ttm_caching.h)."""
+
+    UNCACHED = "uncached"
+    WRITE_COMBINED = "write_combined"
+    CACHED = "cached"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRun:
+    """Blocks of one order that follow one another in a `TtmTt`.
+
+    Attributes
+    ----------
+    order : int
+        Order of each block.
+    pfns : int64[n]
+        First pfns.
+    """
+
+    order: int
+    pfns: Pfns
+
+    @property
+    def nr_pages(self) -> int:
+        """Pages in all blocks."""
+        return len(self.pfns) << self.order
+
+
+def nr_pages_of(runs: Sequence[BlockRun]) -> int:
+    """Pages in all blocks of some runs."""
+    return sum(run.nr_pages for run in runs)
+
+
+class TtmTt:
+    """The backing pages of one object (``struct ttm_tt``, include/drm/ttm/ttm_tt.h).
+
+    Parameters
+    ----------
+    num_pages : int
+        Size of the object, in pages.
+    caching : Caching
+        How the CPU maps it; decides which pool, if any, its pages come from and go to.
+    dma32 : bool
+        Whether the device reaches the lowest 4 GiB only.
+    zero_alloc : bool
+        ``TTM_TT_FLAG_ZERO_ALLOC``: fresh pages are cleared, as user space's objects need.
+
+    Attributes
+    ----------
+    runs : list of BlockRun
+        Blocks held, in page order; orders only fall, since the ladder never climbs.
+    backups : list of Backup
+        What was backed up. While there is one, `runs` holds the pages whose backup failed.
+    """
+
+    __slots__ = ("backups", "caching", "dma32", "num_pages", "runs", "zero_alloc")
+
+    def __init__(
+        self,
+        num_pages: int,
+        caching: Caching = Caching.CACHED,
+        *,
+        dma32: bool = False,
+        zero_alloc: bool = False,
+    ) -> None:
+        if num_pages < 1:
+            raise ValueError(f"num_pages is {num_pages}; an object has at least one page")
+        self.num_pages = num_pages
+        self.caching = caching
+        self.dma32 = dma32
+        self.zero_alloc = zero_alloc
+        self.runs: list[BlockRun] = []
+        self.backups: list[Backup] = []
+
+    @property
+    def nr_held(self) -> int:
+        """Pages in blocks that it holds now."""
+        return nr_pages_of(self.runs)
+
+    @property
+    def is_backed_up(self) -> bool:
+        """Whether some of it is backed up (``ttm_tt_is_backed_up()``)."""
+        return bool(self.backups)
+
+    @property
+    def is_populated(self) -> bool:
+        """Whether all of it is in memory (``ttm_tt_is_populated()``)."""
+        return not self.backups and bool(self.runs)
+
+    def adopt(self, pfns: Pfns) -> None:
+        """Populate it with order-0 pages that were allocated before the run began.
+
+        Raises
+        ------
+        ValueError
+            It is populated or backed up, or the number is not its size.
+        """
+        if self.runs or self.backups or len(pfns) != self.num_pages:
+            raise ValueError(f"{len(pfns)} pages for an object of {self.num_pages} that holds {self.nr_held}")
+        self.runs = [BlockRun(0, pfns)]
+
+    def adopt_backup(self, backup: Backup) -> None:
+        """Let it be backed up, by a backup that was made before the run began.
+
+        Raises
+        ------
+        ValueError
+            It is populated or backed up, or the backup is not of its size.
+        """
+        if self.runs or self.backups or backup.nr_pages != self.num_pages:
+            raise ValueError(f"a backup of {backup.nr_pages} pages for an object of {self.num_pages}")
+        self.backups = [backup]

@@ -1,0 +1,165 @@
+"""The shrinker "xe system shrinker" (``xe_shrinker_count()``, ``xe_shrinker_scan()``, xe_shrinker.c)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from mmfw import SHRINK_EMPTY, SHRINK_STOP, gfp, hookimpl
+from mmfw.sched import PF_KSWAPD
+from mmfw_xe_shrinker.bo import MemType
+
+if TYPE_CHECKING:
+    from mmfw import ShrinkControl
+    from mmfw_xe_shrinker.bo import XeBo, XeVm
+    from mmfw_xe_shrinker.device import XeDevice
+
+
+class XeShrinker:
+    """Gives up whole objects, purgeable ones first; counts pages.
+
+    Parameters
+    ----------
+    device : XeDevice
+        Whose objects.
+    abort_on_ebusy : bool
+        Whether an object's negative answer ends the walk and hides what the walk freed, as in 6.15 to 7.1.
+        In the purge-only pass every object that is not purgeable answers -EBUSY.
+    """
+
+    seeks = 2
+    batch = 0
+
+    def __init__(self, device: XeDevice, *, abort_on_ebusy: bool = True) -> None:
+        self._device = device
+        self._abort_on_ebusy = abort_on_ebusy
+
+    @hookimpl
+    def count_objects(self, sc: ShrinkControl) -> int:
+        """Pages that could be given up; without ``__GFP_FS`` or swap only purgeable ones."""
+        device = self._device
+        pages = device.purgeable_pages
+        if sc.gfp_mask & gfp.FS:
+            pages += min(device.mm.swap.get_nr_swap_pages(), device.shrinkable_pages)
+        return pages or SHRINK_EMPTY
+
+    @hookimpl
+    def scan_objects(self, sc: ShrinkControl) -> int:
+        """Walk the LRUs once for purgeable objects, then for any; only kswapd waits for the GPU."""
+        kswapd = bool(self._device.mm.sched.current.flags & PF_KSWAPD)
+        can_backup = bool(sc.gfp_mask & gfp.FS)
+        walk = _Walk(
+            self._device,
+            sc.nr_to_scan,
+            may_wait=kswapd,
+            writeback=kswapd and bool(sc.gfp_mask & gfp.IO),
+            abort_on_ebusy=self._abort_on_ebusy,
+        )
+        freed = 0
+        if self._device.purgeable_pages:
+            freed += max(0, walk.run(purge_only=True))
+        if walk.scanned < sc.nr_to_scan and can_backup:
+            freed += max(0, walk.run(purge_only=False))
+        sc.nr_scanned = walk.scanned
+        return freed if walk.scanned else SHRINK_STOP
+
+
+class _Walk:
+    """One scan's walks; `scanned` adds up over them, in pages."""
+
+    def __init__(
+        self, device: XeDevice, to_scan: int, *, may_wait: bool, writeback: bool, abort_on_ebusy: bool
+    ) -> None:
+        self.scanned = 0
+        self._device = device
+        self._to_scan = to_scan
+        self._may_wait = may_wait
+        self._writeback = writeback
+        self._abort = abort_on_ebusy
+
+    def run(self, *, purge_only: bool) -> int:
+        """Idle objects, then active ones if the caller may wait, then writeback (``xe_shrinker_walk()``).
+
+        Writeback changes nothing here, for the swap device writes as soon as it can; the stage is still a
+        third look at the lists, as it is since 6.17.
+
+        Returns
+        -------
+        int
+            Pages freed, or a negative errno if an object ended a stage.
+        """
+        freed = self._stage(purge_only, no_wait_gpu=True)
+        if freed < 0 or self.scanned >= self._to_scan:
+            return freed
+        for wanted in (self._may_wait, self._writeback):
+            if not wanted:
+                continue
+            more = self._stage(purge_only, no_wait_gpu=not self._may_wait)
+            if more < 0:
+                return more
+            freed += more
+            if self.scanned >= self._to_scan:
+                break
+        return freed
+
+    def _stage(self, purge_only: bool, *, no_wait_gpu: bool) -> int:
+        """SYSTEM, then TT, oldest object first (``__xe_shrinker_walk()``).
+
+        Having scanned enough ends the walk of one memory type only, as in the kernel's nested loop.
+        """
+        freed = 0
+        looked_at = 0
+        for mem_type in MemType:
+            for vm in self._device.vms:
+                if not vm.lru[mem_type]:
+                    continue
+                if vm.resv.is_locked() or (no_wait_gpu and vm.is_active):
+                    looked_at += len(vm.lru[mem_type])
+                    continue
+                ret, tried = self._walk_vm(vm, mem_type, purge_only, no_wait_gpu)
+                looked_at += tried
+                if ret < 0:
+                    self._charge(looked_at)
+                    return ret
+                freed += ret
+                if ret and self.scanned >= self._to_scan:
+                    break
+        self._charge(looked_at)
+        return freed
+
+    def _charge(self, looked_at: int) -> None:
+        self._device.mm.charge(looked_at * self._device.mm.sched.costs.scan_object, "xe shrinker walk")
+
+    def _walk_vm(self, vm: XeVm, mem_type: MemType, purge_only: bool, no_wait_gpu: bool) -> tuple[int, int]:
+        """Neighbours on the LRU that share a reservation; whoever holds it keeps all of them.
+
+        Returns
+        -------
+        (int, int)
+            Pages freed or a negative errno, and objects looked at.
+        """
+        freed = 0
+        tried = 0
+        for bo in tuple(vm.lru[mem_type]):
+            tried += 1
+            if not vm.resv.trylock():
+                break
+            try:
+                # Looked at again under the lock: the walk may have slept since it took the list.
+                if bo not in vm.lru[mem_type] or (no_wait_gpu and vm.is_active):
+                    continue
+                ret = self._shrink(bo, purge_only)
+            finally:
+                vm.resv.unlock()
+            if ret < 0 and self._abort:
+                return ret, tried
+            freed += max(0, ret)
+            if self.scanned >= self._to_scan:
+                break
+        return freed, tried
+
+    def _shrink(self, bo: XeBo, purge_only: bool) -> int:
+        if purge_only and not bo.purgeable:
+            return -errno.EBUSY
+        self.scanned += bo.num_pages
+        return self._device.shrink_bo(bo)

@@ -1,0 +1,123 @@
+"""A small machine with the Xe device on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from mmfw import ShrinkControl, gfp
+from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
+from mmfw.initial import with_buddyinfo
+from mmfw.machine import machine_from_ram
+from mmfw.mm.core import Mm, MmHost
+from mmfw.plugins import load
+from mmfw.registry import LoadedPlugins
+from mmfw.sched import PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC, Scheduler, Task, TaskState
+from mmfw.system import plugin_params
+from mmfw_xe_shrinker import XeBo, XeDevice, XeShrinker, XeVm
+
+
+@dataclass
+class Bench:
+    """What a test works on."""
+
+    mm: Mm
+    plugins: LoadedPlugins
+
+    @property
+    def device(self) -> XeDevice:
+        device = self.mm.attached.get(XeDevice)
+        assert device is not None
+        return device
+
+    def vm(self, name: str, *sizes: int) -> XeVm:
+        """A VM with resident objects of some sizes, in pages."""
+        vm = self.device.create_vm(name)
+        for size in sizes:
+            self.device.create_bo(vm, size)
+        assert self.device.exec(vm) is not None
+        return vm
+
+    def idle(self) -> None:
+        """Let every job finish."""
+        self.mm.sched.run(self.mm.sched.now + 1_000_000_000)
+
+    def spawn(self, fn: Callable[[], object], *, kswapd: bool = False) -> Task:
+        flags = PF_KTHREAD | PF_MEMALLOC | PF_KSWAPD if kswapd else PF_MEMALLOC
+        return self.mm.sched.spawn(fn, name="kswapd0" if kswapd else "direct", flags=flags, daemon=False)
+
+    def call(self, fn: Callable[[], Any], *, kswapd: bool = False) -> Any:
+        """What `fn` returns as a task of its own."""
+        task = self.spawn(fn, kswapd=kswapd)
+        self.mm.sched.run()
+        assert task.state is TaskState.DEAD
+        return task.result
+
+    def scan(
+        self,
+        nr_to_scan: int = 128,
+        *,
+        mask: int = gfp.GFP_KERNEL,
+        kswapd: bool = True,
+        abort_on_ebusy: bool = True,
+    ) -> tuple[int, int]:
+        """Answer of one scan, and nr_scanned."""
+        sc = ShrinkControl(gfp_mask=mask, nid=0, nr_to_scan=nr_to_scan, nr_scanned=nr_to_scan)
+        shrinker = XeShrinker(self.device, abort_on_ebusy=abort_on_ebusy)
+        return self.call(lambda: shrinker.scan_objects(sc), kswapd=kswapd), sc.nr_scanned
+
+    def count(self, mask: int = gfp.GFP_KERNEL) -> int:
+        return XeShrinker(self.device).count_objects(ShrinkControl(gfp_mask=mask, nid=0))
+
+    def free_pages(self) -> int:
+        self.mm.drain_all_pages()
+        return self.mm.global_free_pages()
+
+    def evict(self, bo: XeBo) -> int:
+        with bo.vm.resv:
+            return self.device.shrink_bo(bo)
+
+    def module_exit(self) -> None:
+        self.mm.stop_time()
+        self.plugins.module_exit(self.mm)
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    """Build a machine: ``bench(nr_swap_pages=..., dma32=[...], ram="512M", started=False, xe={...})``."""
+    scheds: list[Scheduler] = []
+
+    def build(
+        *,
+        nr_swap_pages: int = 100_000,
+        dma32: list[int] | None = None,
+        ram: str = "512M",
+        kernel: str = "7.1",
+        started: bool = False,
+        seed: int = 1,
+        nr_cpus: int = 1,
+        **xe: Any,
+    ) -> Bench:
+        plugins = load(["xe"])
+        state = machine_from_ram(ram, nr_cpus).node_state(0)
+        if dma32 is not None:
+            state = with_buddyinfo(state, {"DMA32": dma32, "DMA": [0] * 11}, 0.3, seed, "test")
+        sched = Scheduler(nr_cpus)
+        scheds.append(sched)
+        host = MmHost(
+            ops=bind_mm_ops(plugins),
+            bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
+            hook=lambda name: hook_caller(plugins, name),
+        )
+        mm = Mm(state, sched, host, seed=seed, kernel=kernel, nr_swap_pages=nr_swap_pages)
+        plugins.module_init(mm, plugin_params(plugins, {"xe": {"caching": "cached", **xe}}))
+        if started:
+            mm.start_time()
+        return Bench(mm, plugins)
+
+    yield build
+    for sched in scheds:
+        sched.close()
