@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import importlib_metadata
 import pytest
 
 from mmfw import plugins
@@ -30,6 +31,18 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - before:
         if name.startswith(("mmfw_good", "mmfw_broken", "mmfw_twin")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if none of this repository's plugins were installed, so that a test may use their names."""
+    real = importlib_metadata.entry_points
+    ours = {"mmfw-ttm-pool", "mmfw-xe-shrinker", "mmfw-xfs-buf"}
+
+    def entry_points(**selection: str) -> list[importlib_metadata.EntryPoint]:
+        return [each for each in real(**selection) if each.dist is None or each.dist.name not in ours]
+
+    monkeypatch.setattr(importlib_metadata, "entry_points", entry_points)
 
 
 @pytest.fixture

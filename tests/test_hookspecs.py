@@ -17,6 +17,8 @@ from mmfw.plugins import implementations
 from mmfw.registry import LoadedPlugins
 from mmfw.types import MmOps
 
+pytestmark = pytest.mark.usefixtures("bare_environment")
+
 reader = pluggy.PluginManager("mmfw")
 
 

@@ -9,6 +9,8 @@ from mmfw.errors import InputError, PluginError
 from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins
 
+pytestmark = pytest.mark.usefixtures("bare_environment")
+
 Load = Callable[..., LoadedPlugins]
 Write = Callable[[str, str], Path]
 

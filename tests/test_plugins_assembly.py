@@ -10,6 +10,8 @@ from mmfw.errors import InputError, PluginError
 from mmfw.registry import LoadedPlugins
 from mmfw.types import Metric, PluginInfo
 
+pytestmark = pytest.mark.usefixtures("bare_environment")
+
 Load = Callable[..., LoadedPlugins]
 
 

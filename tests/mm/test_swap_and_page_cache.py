@@ -73,7 +73,9 @@ def test_a_backup_may_be_on_the_device_from_the_start():
     mm = make_mm("256M", nr_swap_pages=1000)
     backup = mm.swap.adopt(600)
     assert (backup.nr_pages, backup.nr_in_memory, mm.swap.get_nr_swap_pages()) == (600, 0, 400)
-    with pytest.raises(InputError, match="500 pages are to be on the swap device at the start, 400 of its 1000"):
+    with pytest.raises(
+        InputError, match="500 pages are to be on the swap device at the start, 400 of its 1000"
+    ):
         mm.swap.adopt(500)
     mm.swap.restore(backup)
     assert mm.swap.get_nr_swap_pages() == 1000
