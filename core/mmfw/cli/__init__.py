@@ -31,7 +31,9 @@ class Command(NamedTuple):
 COMMANDS: Final = (
     Command("run", "mmfw.cli.run:run", "Run a scenario on a simulated machine"),
     Command("replay", "mmfw.cli.replay:replay", "Replay real allocator traces, pfn by pfn"),
-    Command("validate", "mmfw.cli.validate:validate", "Compare real captures with the simulator, figure by figure"),
+    Command(
+        "validate", "mmfw.cli.validate:validate", "Compare real captures with the simulator, figure by figure"
+    ),
     Command("scenarios", "mmfw.cli.scenarios:app", "List and show installed scenarios"),
     Command("plugins", "mmfw.cli.plugins:app", "Show installed plugins and check them"),
 )
