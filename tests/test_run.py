@@ -11,6 +11,7 @@ import pytest
 
 from mmfw.errors import InputError, PluginError
 from mmfw.run import RunRequest, run
+from mmfw.sched import LivelockError
 
 TOY = Path(__file__).parent / "data" / "toy"
 
@@ -136,3 +137,49 @@ def test_a_fault_inside_a_plugins_scan_names_plugin_and_method(tmp_path):
     broken.write_text((TOY / "toy.py").read_text().replace("return freed or SHRINK_STOP", "return 1 / 0"))
     with pytest.raises(PluginError, match=r"plugin toy, toy\.scan_objects: ZeroDivisionError"):
         run(request(plugin_files=(broken,)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "sc.nr_scanned = max(freed, sc.nr_to_scan)",
+            'sc.nr_scanned = "many"',
+            "plugin toy, toy.scan_objects: set nr_scanned to 'many'; an int >= 0 is wanted",
+        ),
+        (
+            "sc.nr_scanned = max(freed, sc.nr_to_scan)",
+            "sc.nr_scanned = 0\n        return 0",
+            "plugin toy, toy.scan_objects: set nr_scanned to 0 in 10000 calls in a row, so that do_shrink_slab() "
+            "would never end; return SHRINK_STOP where no progress is possible",
+        ),
+        (
+            "sc.nr_scanned = max(freed, sc.nr_to_scan)",
+            "raise SystemExit(0)",
+            "plugin toy, toy.scan_objects: SystemExit: 0",
+        ),
+        (
+            "self.mm.free_pages(pfn, order)",
+            "self.mm.free_pages(5000, 0)",
+            "plugin toy, toy.scan_objects: pfn 0x1388 is not an allocated block of order 0",
+        ),
+    ],
+)
+def test_a_shrinker_that_breaks_its_contract_is_named(old, new, message, tmp_path):
+    broken = tmp_path / "toy.py"
+    source = (TOY / "toy.py").read_text()
+    assert old in source
+    broken.write_text(source.replace(old, new))
+    with pytest.raises(PluginError) as fault:
+        run(request(plugin_files=(broken,)))
+    assert str(fault.value) == message
+
+
+def test_a_loop_that_lets_no_time_pass_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmfw.watchdog.LOOK_SECONDS", 0.05)
+    stuck = tmp_path / "toy.py"
+    stuck.write_text((TOY / "toy.py").read_text().replace("mm.sched.nanosleep(1_000_000)", "pass"))
+    with pytest.raises(
+        LivelockError, match=r"task toy-loop-0-3 has kept the CPU .* neither sleeps nor charges"
+    ):
+        run(request(plugin_files=(stuck,)))

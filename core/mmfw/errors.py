@@ -38,6 +38,12 @@ class InputError(MmfwError):
         super().__init__(where + message)
 
 
+class CallerError(MmfwError):
+    """Something was asked of mm that no caller may ask; whoever called is to blame, and the guard names it."""
+
+    exit_status = 3
+
+
 class PluginError(MmfwError):
     """A plugin misbehaved: it broke its contract, or raised where it may not.
 

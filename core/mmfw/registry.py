@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmfw.discovery import PluginRecord, one_line, short_name
-from mmfw.errors import InputError, MmfwError, PluginError, did_you_mean
+from mmfw.errors import CallerError, InputError, MmfwError, PluginError, did_you_mean
 from mmfw.types import Metric, PluginInfo, Workload
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def guarded(
 ) -> Callable[..., Any]:
     """Wrap a plugin's function: what it raises is blamed on it, and what it returns is checked.
 
-    With `guarded_method`, the only ``except Exception`` around plugin code. An `MmfwError` passes: it
-    has its own blame.
+    With `guarded_method`, the only ``except Exception`` around plugin code. A `SystemExit` is caught too: a
+    plugin's must not look like the program's own end. An `MmfwError` passes, for it has its own blame, but a
+    `CallerError` has none until here.
 
     Parameters
     ----------
@@ -52,9 +53,12 @@ def guarded(
     def call(*args: Any) -> Any:
         try:
             answer = function(*args)
+        except CallerError as exc:
+            at_fault = plugin if blame is None else blame(exc)
+            raise PluginError(str(exc), plugin=at_fault, hook=hook) from exc
         except MmfwError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             at_fault = plugin if blame is None else blame(exc)
             raise PluginError(one_line(exc), plugin=at_fault, hook=hook) from exc
         return answer if check is None else check(answer)
@@ -73,9 +77,11 @@ def guarded_method(
     def call(control: Any) -> int:
         try:
             answer = method(control)
+        except CallerError as exc:
+            raise PluginError(str(exc), plugin=plugin, hook=hook) from exc
         except MmfwError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise PluginError(one_line(exc), plugin=plugin, hook=hook) from exc
         return answer if type(answer) is int and answer >= 0 else check(answer)
 

@@ -19,6 +19,7 @@ from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins
 from mmfw.scenario import Scenario, find_scenarios, load_scenario, parse_duration
 from mmfw.system import System, build_system, tear_down
+from mmfw.watchdog import watchdog
 
 #: Virtual time between two samples.
 SAMPLE_NS: Final = 100_000_000
@@ -270,7 +271,8 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
     log = _EventLog(mm)
     sampler = _Sampler(system, until_ns, progress, sanitize=request.sanitize)
     try:
-        sched.run(until_ns)
+        with watchdog(sched):
+            sched.run(until_ns)
         metrics, units = _measure(system, log, sampler, until_ns)
         vmstat, buddyinfo = mm.vmstat.as_dict(), mm.buddyinfo()
         shrinkers = {s.ops.name: {"calls": s.nr_calls, "freed": s.nr_freed} for s in mm.shrinkers}

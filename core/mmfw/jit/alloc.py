@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmfw.jit import i64, inline_njit, njit
+from mmfw.jit import i64, inline_njit, merge_njit, njit
 from mmfw.jit.buddy import (
     FPI_NONE,
     free_one_page,
@@ -164,7 +164,8 @@ def rmqueue(page: Any, pb: Any, S: Any, cpu: int, row: int, z: int, order: int, 
     return pfn
 
 
-def _get_page_from_freelist(
+@merge_njit
+def get_page_from_freelist(
     page: Any, pb: Any, S: Any, cpu: int, node_row: int, gfp: int, order: int, mt: int, hzi: int, flags: int
 ) -> int:
     """First zone of the node's zonelist that can serve a request, and its page, or -1.
@@ -196,12 +197,6 @@ def _get_page_from_freelist(
         flags &= ~ALLOC_NOFRAGMENT
 
 
-#: To be called, from Python as well.
-get_page_from_freelist = njit(_get_page_from_freelist)
-#: To be merged into a loop over requests: the call would cost as much as the per-CPU list does.
-get_page_inline = inline_njit(_get_page_from_freelist)
-
-
 @njit
 def alloc_batch(
     page: Any,
@@ -230,7 +225,7 @@ def alloc_batch(
         if S[S_TRACE_N] > S[S_TRACE_CAP] // 2:
             status = BATCH_TRACE_FULL
             break
-        pfn = get_page_inline(page, pb, S, cpu, node_row, gfp, order, mt, hzi, flags)
+        pfn = get_page_from_freelist(page, pb, S, cpu, node_row, gfp, order, mt, hzi, flags)
         if pfn >= 0:
             trace(S, TR_PAGE_ALLOC, pfn, order, mt, gfp, 0)
             out[i] = pfn
@@ -256,7 +251,7 @@ def row_of(S: Any, pfn: int) -> int:
     return found
 
 
-@inline_njit
+@merge_njit
 def free_pages_core(page: Any, pb: Any, S: Any, cpu: int, pfn: int, order: int) -> bool:
     """Free an allocated block (``__free_pages()``); False if it is not one."""
     ok = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mmfw.jit import i64, inline_njit, njit
+from mmfw.jit import i64, inline_njit, merge_njit, njit
 from mmfw.jit.page import (
     ALLOC_KSWAPD,
     ALLOC_NOFRAGMENT,
@@ -139,9 +139,10 @@ def expand(page: Any, S: Any, row: int, z: int, pfn: int, low: int, high: int, m
         S[z + Z_NR_FREE + high] += 1
 
 
-@inline_njit
-def rmqueue_smallest(page: Any, S: Any, row: int, z: int, order: int, mt: int) -> int:
+@merge_njit
+def rmqueue_smallest(page: Any, S: Any, row: int, order: int, mt: int) -> int:
     """Take the first block of the smallest order that will do, or -1 (``__rmqueue_smallest()``)."""
+    z = zone_offset(row)
     found = -1
     current = order
     while current < NR_ORDERS:
@@ -234,7 +235,7 @@ def find_suitable_fallback(page: Any, S: Any, row: int, z: int, order: int, mt: 
     return -1
 
 
-@inline_njit
+@njit
 def steal_suitable_fallback(
     page: Any, pb: Any, S: Any, row: int, pfn: int, order: int, flags: int, start_mt: int, whole: bool
 ) -> None:
@@ -302,9 +303,8 @@ def rmqueue_fallback(page: Any, pb: Any, S: Any, row: int, order: int, start_mt:
 
 def _rmqueue(page: Any, pb: Any, S: Any, row: int, order: int, mt: int, flags: int) -> int:
     """Take a block of a type, stealing from others if need be, or -1 (``__rmqueue()``)."""
-    z = zone_offset(row)
     while True:
-        pfn = rmqueue_smallest(page, S, row, z, order, mt)
+        pfn = rmqueue_smallest(page, S, row, order, mt)
         if pfn >= 0 or not rmqueue_fallback(page, pb, S, row, order, mt, flags):
             break
     return pfn

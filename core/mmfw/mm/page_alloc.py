@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw import gfp
-from mmfw.errors import MmfwError
+from mmfw.errors import CallerError, MmfwError
 from mmfw.gfp import GFP_BITS_MASK, GFP_MOVABLE_MASK, gfp_migratetype, gfp_zone, show_gfp_flags
 from mmfw.jit import alloc as jit
 from mmfw.jit import exchange as jit_exchange
@@ -39,10 +39,8 @@ PF_MEMALLOC_NOIO: Final = 0x80000
 Pfns = NDArray[np.int64]
 
 
-class BadPage(MmfwError):
+class BadPage(CallerError):
     """A page was freed that is not an allocated block of that order (``bad_page()``)."""
-
-    exit_status = 3
 
 
 class OutOfMemory(MmfwError):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from mmfw.errors import PluginError
 from mmfw.mm.trace import MmShrinkSlabEnd, MmShrinkSlabStart, Tracepoints
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.types import SHRINK_BATCH, SHRINK_EMPTY, SHRINK_STOP, ShrinkControl
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from mmfw.types import ShrinkerOps
 
 _U64: Final = (1 << 64) - 1
+#: Calls in a row that may scan nothing; the kernel would go on for ever.
+MAX_FRUITLESS_SCANS: Final = 10_000
 
 
 def shrink_delta(freeable: int, priority: int, seeks: int) -> int:
@@ -67,6 +70,26 @@ def _stay() -> None:
     """``cond_resched()`` where nothing else runs."""
 
 
+def _check_nr_scanned(ops: ShrinkerOps, shrinkctl: ShrinkControl, fruitless: int) -> int:
+    """Check what a callee put into ``nr_scanned``; returns how many calls in a row scanned nothing."""
+    nr_scanned: object = shrinkctl.nr_scanned
+    hook = f"{ops.name}.scan_objects"
+    if type(nr_scanned) is not int or nr_scanned < 0:
+        raise PluginError(
+            f"set nr_scanned to {nr_scanned!r}; an int >= 0 is wanted", plugin=ops.plugin, hook=hook
+        )
+    if nr_scanned:
+        return 0
+    if fruitless >= MAX_FRUITLESS_SCANS:
+        raise PluginError(
+            f"set nr_scanned to 0 in {fruitless} calls in a row, so that do_shrink_slab() would never end; "
+            "return SHRINK_STOP where no progress is possible",
+            plugin=ops.plugin,
+            hook=hook,
+        )
+    return fruitless + 1
+
+
 def do_shrink_slab(
     shrinker: Shrinker,
     shrinkctl: ShrinkControl,
@@ -112,6 +135,7 @@ def do_shrink_slab(
         )
     freed = 0
     scanned = 0
+    fruitless = 0
     while total_scan >= batch or total_scan >= freeable:
         nr_to_scan = min(batch, total_scan)
         shrinkctl.nr_to_scan = nr_to_scan
@@ -119,6 +143,8 @@ def do_shrink_slab(
         ret = ops.scan_objects(shrinkctl)
         if ret == SHRINK_STOP:
             break
+        if shrinkctl.nr_scanned != nr_to_scan:
+            fruitless = _check_nr_scanned(ops, shrinkctl, fruitless)
         freed += ret
         vmstat.count(VmEvent.slabs_scanned, shrinkctl.nr_scanned)
         total_scan -= shrinkctl.nr_scanned
