@@ -62,6 +62,12 @@ def test_gzipped_trace_cut_anywhere(length: int) -> None:
     assert 1 <= line <= len(LINES)
 
 
+def another_class(before: bytes, after: bytes) -> bool:
+    """Whether an allocation only asks by another class: two classes may well get the same page."""
+    a, b = json.loads(before), json.loads(after)
+    return a[0] == b[0] == "a" and a[2] != b[2] and a[:2] + a[3:] == b[:2] + b[3:]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, len(PLAIN) - 1), st.integers(0, 7))
 def test_plain_trace_with_a_flipped_bit(at: int, bit: int) -> None:
@@ -70,7 +76,9 @@ def test_plain_trace_with_a_flipped_bit(at: int, bit: int) -> None:
     flipped = PLAIN.count(b"\n", 0, at) + 1
     kind, line = outcome(bytes(data))
     if kind == "matches":
-        assert flipped in FREE_TEXT
+        assert flipped in FREE_TEXT or another_class(
+            LINES[flipped - 1], bytes(data).splitlines()[flipped - 1]
+        )
     else:
         assert kind in ("error", "differs")
         assert line >= flipped

@@ -126,7 +126,11 @@ def file_record(path: str | Path) -> PluginRecord:
         The file does not exist, or its stem cannot be a plugin's name.
     """
     file = Path(path)
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except OSError as fault:
+        raise InputError(f"no such plugin file: {fault.strerror}", file=f"{file!s:.80}") from None
+    if not there:
         raise InputError("no such plugin file", file=str(file))
     name = short_name(file.stem)
     if not name.replace("-", "_").isidentifier() or file.suffix != ".py":
@@ -134,6 +138,10 @@ def file_record(path: str | Path) -> PluginRecord:
             "a plugin file is a Python file named as a module, such as my_policy.py", file=str(file)
         )
     return PluginRecord(name, "", str(file))
+
+
+#: Characters of an exception's message that are shown.
+LONGEST_MESSAGE: Final = 300
 
 
 def one_line(exc: BaseException) -> str:
@@ -144,7 +152,12 @@ def one_line(exc: BaseException) -> str:
     >>> one_line(ValueError("first\n  second"))
     'ValueError: first second'
     """
-    text = " ".join(str(exc).split())
+    try:
+        text = " ".join(str(exc).split())
+    except Exception:
+        text = "(its message cannot be read)"
+    if len(text) > LONGEST_MESSAGE:
+        text = text[:LONGEST_MESSAGE] + " ..."
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 

@@ -1,7 +1,7 @@
 """Every hook of mmfw, in the order in which it fires: the table of contents of a run.
 
 Three kinds. *Assembly* hooks are called once for every loaded plugin, needs first. *Decision* hooks stand
-for a decision that mm takes; plugins are asked in ``--policy`` order, the first answer that is not None
+for a decision that mm takes; plugins are asked in the order in which they were named, the first answer that is not None
 counts, and `mmfw.mainline`, asked last, always has one. *Shrinker ops* are the methods of an object given
 to ``mm.register_shrinker()``.
 
@@ -241,7 +241,7 @@ class ShrinkerOpsSpec:
         Stands for: nothing in 6.1; the third shrinker method proposed in review of the series.
         Answers: pages freed, 0 included; SHRINK_STOP = no progress possible now.
         Context: kcompactd or direct compaction, no reclaim below it; may sleep unless ``cs.mode`` is ASYNC.
-        Called: where a policy plans it; never by mainline.
+        Called: not yet, for compaction is not here yet; never by mainline.
 
         Examples
         --------

@@ -159,6 +159,12 @@ def load_machine(spec: str, nr_cpus: int | None = None, list_order: ListOrder = 
     if parse_ram_size(spec) is not None:
         return machine_from_ram(spec, 1 if nr_cpus is None else nr_cpus)
     path = Path(spec)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as fault:
+        raise InputError(f"machine {spec[:40]!r} cannot be opened: {fault.__class__.__name__}") from None
     if path.is_dir():
         machine = Machine(path.resolve().name, read_proc_dir(path, list_order))
     elif path.is_file():

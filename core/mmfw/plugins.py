@@ -113,10 +113,10 @@ def open_plugin(record: PluginRecord) -> LoadedPlugin:
         It cannot be imported, says nothing or something else of itself, or wants another hook API.
     """
     module, target = import_target(record)
-    info = _info_of(record, module, target)
+    info: PluginInfo = guarded(_info_of, record.name, "MMFW_PLUGIN")(record, module, target)
     _check_hook_api(info)
     plugin = guarded(target, info.name, "__init__")() if inspect.isclass(target) else target
-    return LoadedPlugin(record, info, plugin, implementations(plugin))
+    return LoadedPlugin(record, info, plugin, guarded(implementations, info.name, "hooks")(plugin))
 
 
 # --- selection ---------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def load(names: Iterable[str], plugin_files: Iterable[str | Path] = ()) -> Loade
     Parameters
     ----------
     names : iterable of str
-        Short names in ``--policy`` order; ``mainline`` may be named and is loaded in any case.
+        Short names in the order in which they are asked; ``mainline`` may be named and is loaded in any case.
     plugin_files : iterable of path
         Single-file prototypes; they come after `names` unless named there.
 

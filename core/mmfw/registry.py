@@ -11,6 +11,8 @@ from inspect import signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from greenlet import GreenletExit
+
 from mmfw.discovery import PluginRecord, one_line, short_name
 from mmfw.errors import CallerError, InputError, MmfwError, PluginError, did_you_mean
 from mmfw.types import Metric, PluginInfo, Workload
@@ -34,9 +36,9 @@ def guarded(
 ) -> Callable[..., Any]:
     """Wrap a plugin's function: what it raises is blamed on it, and what it returns is checked.
 
-    With `guarded_method`, the only ``except Exception`` around plugin code. A `SystemExit` is caught too: a
-    plugin's must not look like the program's own end. An `MmfwError` passes, for it has its own blame, but a
-    `CallerError` has none until here.
+    With `guarded_method`, the only ``except BaseException`` around plugin code: a plugin's `SystemExit` must
+    not look like the program's own end. The end of a task (`GreenletExit`) passes. An `MmfwError` passes too,
+    for it has its own blame, but a `CallerError` has none until here.
 
     Parameters
     ----------
@@ -58,7 +60,9 @@ def guarded(
             raise PluginError(str(exc), plugin=at_fault, hook=hook) from exc
         except MmfwError:
             raise
-        except (Exception, SystemExit) as exc:
+        except (KeyboardInterrupt, GreenletExit):
+            raise
+        except BaseException as exc:
             at_fault = plugin if blame is None else blame(exc)
             raise PluginError(one_line(exc), plugin=at_fault, hook=hook) from exc
         return answer if check is None else check(answer)
@@ -81,7 +85,9 @@ def guarded_method(
             raise PluginError(str(exc), plugin=plugin, hook=hook) from exc
         except MmfwError:
             raise
-        except (Exception, SystemExit) as exc:
+        except (KeyboardInterrupt, GreenletExit):
+            raise
+        except BaseException as exc:
             raise PluginError(one_line(exc), plugin=plugin, hook=hook) from exc
         return answer if type(answer) is int and answer >= 0 else check(answer)
 

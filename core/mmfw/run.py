@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmfw.errors import InputError
-from mmfw.machine import load_machine
+from mmfw.machine import Machine, load_machine
 from mmfw.mm.core import Mm
 from mmfw.mm.trace import MmVmscanKswapdWake, TraceEvent
+from mmfw.pcmodel import parse_ram_size
 from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins
 from mmfw.scenario import Scenario, find_scenarios, load_scenario, parse_duration
@@ -77,6 +78,8 @@ class RunResult:
         What ran.
     plugins : tuple of str
         Loaded plugins, needs first.
+    machine, nr_cpus, overrides
+        What it ran on, and what ``--set`` changed.
     seed, virtual_ns : int
         Seed, and virtual time run.
     wall_seconds : float
@@ -104,6 +107,9 @@ class RunResult:
     scenario: str
     kernel: str
     plugins: tuple[str, ...]
+    machine: str
+    nr_cpus: int
+    overrides: dict[str, Any]
     seed: int
     virtual_ns: int
     wall_seconds: float
@@ -133,6 +139,9 @@ class RunResult:
             "kernel": self.kernel,
             "plugins": list(self.plugins),
             "policies": [],
+            "machine": self.machine,
+            "nr_cpus": self.nr_cpus,
+            "set": self.overrides,
             "seed": self.seed,
             "virtual_seconds": self.virtual_ns / 1e9,
             "wall_seconds": round(self.wall_seconds, 3),
@@ -235,6 +244,14 @@ def _load_all(request: RunRequest, scenario: Scenario) -> LoadedPlugins:
     return load(names, list(request.plugin_files))
 
 
+def _machine(request: RunRequest, scenario: Scenario) -> tuple[Scenario, Machine]:
+    """The machine to run on; one given as files brings its own CPUs and memory state."""
+    if request.machine is None or parse_ram_size(request.machine) is not None:
+        return scenario, load_machine(request.machine or scenario.machine, scenario.nr_cpus)
+    state = scenario.state.model_copy(update={"buddyinfo": {}})
+    return scenario.model_copy(update={"state": state}), load_machine(request.machine)
+
+
 def run(request: RunRequest, progress: Callable[[int, int], None] | None = None) -> RunResult:
     """Run a scenario to its end.
 
@@ -264,7 +281,7 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
     if kernel not in KERNELS:
         raise InputError(f"kernel profile {kernel!r} is unknown; known: {', '.join(KERNELS)}")
     until_ns = parse_duration(request.duration or scenario.duration)
-    machine = load_machine(request.machine or scenario.machine, scenario.nr_cpus)
+    scenario, machine = _machine(request, scenario)
     system = build_system(scenario, machine, plugins, seed=request.seed, kernel=kernel)
     mm, sched = system.mm, system.sched
     before = mm.buddyinfo()
@@ -277,6 +294,7 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
         vmstat, buddyinfo = mm.vmstat.as_dict(), mm.buddyinfo()
         shrinkers = {s.ops.name: {"calls": s.nr_calls, "freed": s.nr_freed} for s in mm.shrinkers}
         whole = {name: value for name, value in metrics.items() if isinstance(value, int)}
+        wakes = {str(order): n for order, n in sorted(log.kswapd_wakes.items())}
         digest = _digest(vmstat, buddyinfo, whole, log.hexdigest())
         leak_checked = tear_down(system)
     finally:
@@ -285,6 +303,9 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
         scenario=scenario.name,
         kernel=kernel,
         plugins=plugins.names,
+        machine=machine.name,
+        nr_cpus=machine.nr_cpus,
+        overrides=request.overrides,
         seed=request.seed,
         virtual_ns=until_ns,
         wall_seconds=time.perf_counter() - started,
@@ -293,7 +314,7 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
         vmstat=vmstat,
         buddyinfo_before=before,
         buddyinfo=buddyinfo,
-        kswapd_wakes_by_order={str(order): n for order, n in sorted(log.kswapd_wakes.items())},
+        kswapd_wakes_by_order=wakes,
         shrinker_calls=shrinkers,
         first_metrics=tuple(scenario.metrics),
         digest=digest,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
 from mmfw.costs import profile
+from mmfw.discovery import one_line
 from mmfw.errors import InputError, PluginError, did_you_mean
 from mmfw.initial import with_buddyinfo
 from mmfw.machine import Machine
@@ -59,7 +60,11 @@ def _validated(model: type[BaseModel], values: Mapping[str, Any], where: str) ->
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise InputError(f"{where}.{key}: no such key; {did_you_mean(key, model.model_fields)}") from None
-        raise InputError(f"{where}.{key}: {first['msg']} (it is {first['input']!r:.60})") from None
+        place = f"{where}.{key}" if key else where
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{place}: {message} (it is {first['input']!r:.60})") from None
+    except Exception as fault:
+        raise PluginError(one_line(fault), plugin=where, hook="parameters") from fault
 
 
 def plugin_params(plugins: LoadedPlugins, values: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseModel]:

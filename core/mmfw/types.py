@@ -335,12 +335,17 @@ class PluginInfo:
 
     def __post_init__(self) -> None:
         _checked(self.kind, "kind", get_args(PluginKind))
+        name: object = self.name
+        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+            raise TypeError(f"name is {name!r}; a short hyphenated name such as 'xe' is wanted")
         api: object = self.hook_api
         if not (isinstance(api, tuple) and len(api) == 2 and all(type(part) is int for part in api)):
             raise TypeError(f"hook_api is {api!r}; a pair such as (1, 0) is wanted")
         for field in fields(self):
             value: object = getattr(self, field.name)
-            if field.name in ("needs", "conflicts", "composes_with") and not isinstance(value, tuple):
+            if field.name not in ("needs", "conflicts", "composes_with"):
+                continue
+            if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
                 raise TypeError(f'{field.name} is {value!r}; a tuple of names such as ("ttm",) is wanted')
 
 

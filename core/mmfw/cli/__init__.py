@@ -118,7 +118,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit.
 
     Status 0 done; 1 a difference or failed check was found; 2 wrong input; 3 a plugin misbehaved;
-    130 interrupted; 141 the reader of stdout went away.
+    70 a fault of mmfw itself; 130 interrupted; 141 the reader of stdout went away.
     """
     sys.exit(_status(sys.argv[1:] if args is None else args))
 
@@ -147,6 +147,17 @@ def _status(args: list[str]) -> int:
         status = 141
     except _usage_errors() as exc:
         status = _complain(exc.format_message(), 2)
+    except MemoryError:
+        status = _complain(
+            "this computer has not enough memory; a machine takes about 20 bytes a page to build", 2
+        )
+    except Exception as exc:
+        if args[:1] in (["-v"], ["--verbose"]):
+            raise
+        text = " ".join(str(exc).split())[:200]
+        status = _complain(
+            f"internal error, please report it: {type(exc).__name__}: {text} (-v shows where)", 70
+        )
     return status
 
 

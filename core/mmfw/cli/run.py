@@ -99,6 +99,7 @@ def _progress() -> tuple[Callable[[int, int], None] | None, Callable[[], None]]:
 def _summary(result: RunResult) -> str:
     lines = [
         f"scenario {result.scenario}, kernel {result.kernel}, plugins {', '.join(result.plugins)}, "
+        f"machine {result.machine}, {result.nr_cpus} CPUs, "
         f"seed {result.seed}: {result.virtual_ns / 1e9:g} virtual s in {result.wall_seconds:.1f} s",
         "",
     ]

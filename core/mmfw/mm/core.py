@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmfw.attach import Attachments
+from mmfw.errors import CallerError
 from mmfw.mm.context import SchedContext
 from mmfw.mm.filemap import PageCache
 from mmfw.mm.kswapd import Kswapd
@@ -96,6 +97,7 @@ class Mm:
         self.trace = Tracepoints()
         self._host = host
         self._seed = seed
+        self._started = False
         self._context = SchedContext(sched)
         memory = Memory(state)
         self.vmstat = VmStat(memory)
@@ -201,6 +203,9 @@ class Mm:
 
     def start_time(self) -> None:
         """End the set-up: from here on work costs time. Called once, by assembly."""
+        if self._started:
+            raise CallerError("start_time() is for assembly, which calls it once")
+        self._started = True
         self._context.time_stands_still = False
         self.kswapd.kthread_run()
         self.swap.start()

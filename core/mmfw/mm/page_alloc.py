@@ -427,6 +427,8 @@ class PageAllocator:
         BadPage
             The pfn does not head an allocated block of this order.
         """
+        if type(pfn) is not int:
+            raise BadPage(f"pfn {pfn!r} is no int")
         self.free_pages_batch(np.array([pfn], dtype=np.int64), order)
 
     def free_pages_batch(self, pfns: Pfns, order: int) -> None:
@@ -459,7 +461,8 @@ class PageAllocator:
         BadPage
             The pfn does not head an allocated block of this order.
         """
-        if not jit.split_page(self._memory.page, pfn, order):
+        inside = 0 <= pfn < self._memory.nr_pfns and 0 <= order < MAX_ORDER
+        if not inside or not jit.split_page(self._memory.page, pfn, order):
             raise BadPage(f"pfn {pfn:#x} is not an allocated block of order {order}")
 
     def drain_local_pages(self) -> None:

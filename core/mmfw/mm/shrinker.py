@@ -72,9 +72,9 @@ def _stay() -> None:
 
 def _check_nr_scanned(ops: ShrinkerOps, shrinkctl: ShrinkControl, fruitless: int) -> int:
     """Check what a callee put into ``nr_scanned``; returns how many calls in a row scanned nothing."""
-    nr_scanned: object = shrinkctl.nr_scanned
+    nr_scanned: object = getattr(shrinkctl, "nr_scanned", None)
     hook = f"{ops.name}.scan_objects"
-    if type(nr_scanned) is not int or nr_scanned < 0:
+    if type(nr_scanned) is not int or not 0 <= nr_scanned < 1 << 63:
         raise PluginError(
             f"set nr_scanned to {nr_scanned!r}; an int >= 0 is wanted", plugin=ops.plugin, hook=hook
         )
@@ -143,7 +143,7 @@ def do_shrink_slab(
         ret = ops.scan_objects(shrinkctl)
         if ret == SHRINK_STOP:
             break
-        if shrinkctl.nr_scanned != nr_to_scan:
+        if getattr(shrinkctl, "nr_scanned", None) != nr_to_scan:
             fruitless = _check_nr_scanned(ops, shrinkctl, fruitless)
         freed += ret
         vmstat.count(VmEvent.slabs_scanned, shrinkctl.nr_scanned)

@@ -134,6 +134,7 @@ class Replay:
         self._machine: _Machine | None = None
         self._counts = {jit.OP_ALLOC: 0, jit.OP_FREE: 0, jit.OP_DRAIN: 0}
         self._failed_allocs = 0
+        self._next_label = 0
         self._final_state_seen = False
 
     def run(self) -> ReplayResult:
@@ -184,6 +185,11 @@ class Replay:
     # --- states -------------------------------------------------------------------------------------
 
     def _state(self, record: StateRecord) -> None:
+        expected_label = self._next_label
+        if record.label not in ((0,) if expected_label == 0 else (expected_label, _FINAL_STATE)):
+            wanted = "0" if expected_label == 0 else f"{expected_label} or {_FINAL_STATE}"
+            raise self._reader.error(f"'state' is {record.label}; {wanted} comes next", record.line)
+        self._next_label = expected_label + 1
         result, machine = self.result, self._machine
         if machine is None:
             if self._header is None:
