@@ -12,7 +12,7 @@ from mmfw.jit import njit
 from mmfw.jit import page as pg
 from mmfw.jit.alloc import free_pages_core, get_page_from_freelist
 from mmfw.jit.page import S_BOOST_WAKE
-from mmfw.mm.mmzone import Memory
+from mmfw.mm.pages import Memory
 from mmfw.state import NodeState
 
 

@@ -18,7 +18,7 @@ _CREATE: Final = """
 import sys
 from time import perf_counter
 from mmfw.machine import machine_from_ram
-from mmfw.mm.mmzone import Memory
+from mmfw.mm.pages import Memory
 Memory(machine_from_ram("128M").node_state())
 def peak():  # not getrusage(), which begins with the parent's
     status = open("/proc/self/status").read()

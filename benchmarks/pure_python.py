@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.workloads import Ops, request_rows
-from mmfw.snapshot import record_from_node_state
+from mmfw.machine.snapshot import record_from_node_state
 from mmfw.state import NodeState
 
 _TESTS = str(Path(__file__).parents[1] / "tests")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import mmfw
-from mmfw.mm.mmzone import Memory, PglistData
+from mmfw.mm.mmzone import PglistData
+from mmfw.mm.pages import Memory
 from mmfw.state import NodeState, ZoneState
 from mmfw.views import PgdatView, ZoneView
 

@@ -10,11 +10,11 @@ import pytest
 
 from mmfw.errors import InputError
 from mmfw.machine import PRESETS, load_machine, machine_from_ram
-from mmfw.pcmodel import boot_allocated_pages, parse_ram_size
+from mmfw.machine.pcmodel import boot_allocated_pages, parse_ram_size
+from mmfw.machine.snapshot import node_state_from_record, record_from_node_state
 from mmfw.proc.buddyinfo import parse_buddyinfo
 from mmfw.proc.pagetypeinfo import parse_pagetypeinfo
 from mmfw.proc.zoneinfo import ZoneInfo, parse_zoneinfo
-from mmfw.snapshot import node_state_from_record, record_from_node_state
 from mmfw.state import MIGRATE_TYPES, PAGEBLOCK_ABSENT
 
 DATA = Path(__file__).parent / "data" / "static"

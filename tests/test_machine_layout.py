@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfw.errors import InputError
-from mmfw.layout import ZoneMap, check_feasible, fresh_boot_zone, lay_out_zone, lru_blocks
-from mmfw.pageblocks import ZoneSpan, pageblock_types
+from mmfw.machine.layout import ZoneMap, check_feasible, fresh_boot_zone, lay_out_zone, lru_blocks
+from mmfw.machine.pageblocks import ZoneSpan, pageblock_types
 from mmfw.rawrandom import Rng
 from mmfw.state import MAX_ORDER, MIGRATE_TYPES, PAGEBLOCK_ABSENT
 

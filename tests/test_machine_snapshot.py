@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mmfw.errors import InputError
 from mmfw.machine import load_machine
-from mmfw.snapshot import node_state_from_record, read_snapshot, record_from_node_state
+from mmfw.machine.snapshot import node_state_from_record, read_snapshot, record_from_node_state
 
 DATA = Path(__file__).parent / "data" / "static"
 TRACE = DATA / "256M-state.jsonl.gz"

@@ -12,15 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmfw.jit import page as pg
+from mmfw.machine.snapshot import node_state_from_record, record_from_node_state
 from mmfw.mainline import mmfw_plan_wakeup, mmfw_should_shrink_slab
 from mmfw.mm.context import IrqsOff, SleepingOnce
-from mmfw.mm.mmzone import Memory, PglistData
+from mmfw.mm.mmzone import PglistData
 from mmfw.mm.page_alloc import PageAllocator
+from mmfw.mm.pages import Memory
 from mmfw.mm.shrinker import ShrinkerList
 from mmfw.mm.trace import MmVmscanWakeupKswapd, Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmStat
-from mmfw.snapshot import node_state_from_record, record_from_node_state
 from mmfw.types import MmOps
 from naive.page_alloc import NaiveMm
 from naive.replay import differences, replay

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from mmfw.errors import InputError
 from mmfw.machine import Machine, load_machine
+from mmfw.machine.pcmodel import parse_ram_size
 from mmfw.mm.core import Mm
 from mmfw.mm.trace import MmVmscanKswapdWake, TraceEvent
-from mmfw.pcmodel import parse_ram_size
 from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins
 from mmfw.scenario import Scenario, find_scenarios, load_scenario, parse_duration

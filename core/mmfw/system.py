@@ -12,8 +12,8 @@ from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
 from mmfw.costs import profile
 from mmfw.discovery import one_line
 from mmfw.errors import InputError, PluginError, did_you_mean
-from mmfw.initial import with_buddyinfo
 from mmfw.machine import Machine
+from mmfw.machine.initial import with_buddyinfo
 from mmfw.mm.core import Mm, MmHost
 from mmfw.registry import LoadedPlugins
 from mmfw.scenario import Scenario

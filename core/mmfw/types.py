@@ -8,7 +8,7 @@ in `ShrinkControl`: a policy that adds it does so as the patch does, by an attac
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -41,6 +41,28 @@ class MigrateMode(IntEnum):
     ASYNC = 0
     SYNC_LIGHT = 1
     SYNC = 2
+
+
+class CompactResult(IntEnum):
+    """``enum compact_result`` (include/linux/compaction.h); callers take the maximum over zones."""
+
+    NOT_SUITABLE_ZONE = 0  #: for tracepoints only
+    SKIPPED = 1
+    DEFERRED = 2
+    NO_SUITABLE_PAGE = 3  #: for tracepoints only
+    CONTINUE = 4
+    COMPLETE = 5
+    PARTIAL_SKIPPED = 6
+    CONTENDED = 7
+    SUCCESS = 8
+
+
+class CompactPriority(IntEnum):
+    """``enum compact_priority`` (include/linux/compaction.h); smaller tries harder."""
+
+    SYNC_FULL = 0
+    SYNC_LIGHT = 1
+    ASYNC = 2
 
 
 class WakeReason(Enum):
@@ -100,6 +122,19 @@ class ShrinkControl:
 
 
 @dataclass(slots=True)
+class ScanCounts:
+    """``scan_control.nr``: what one pass over the LRU lists met, in pages."""
+
+    dirty: int = 0
+    unqueued_dirty: int = 0
+    congested: int = 0
+    writeback: int = 0
+    immediate: int = 0
+    file_taken: int = 0
+    taken: int = 0
+
+
+@dataclass(slots=True)
 class ScanControl:
     """``struct scan_control`` (mm/vmscan.c): one reclaim pass.
 
@@ -115,10 +150,22 @@ class ScanControl:
         In: highest zone index whose pages help.
     may_writepage, may_unmap, may_swap, proactive : bool
         In: as in the kernel.
+    force_deactivate : bool
+        In: deactivate whatever refaults say; a second try of direct reclaim.
+    may_deactivate_anon, may_deactivate_file : bool
+        Out: the bits of ``may_deactivate``.
+    skipped_deactivate : bool
+        Out: an active list was left alone because its bit was not set.
+    cache_trim_mode, file_is_tiny : bool
+        Out: how ``get_scan_count()`` will balance anonymous and file pages.
+    anon_cost, file_cost : int
+        Out: the lruvec's costs, as the pass began.
     nr_scanned, nr_reclaimed : int
         Out: pages.
     compaction_ready : bool
         Out: some zone has room enough to compact, so reclaim may stop.
+    nr : ScanCounts
+        Out: what the last ``shrink_node()`` met.
     attached : Attachments, optional
         +: fields of policies.
     """
@@ -132,9 +179,18 @@ class ScanControl:
     may_unmap: bool
     may_swap: bool
     proactive: bool = False
+    force_deactivate: bool = False
+    may_deactivate_anon: bool = False
+    may_deactivate_file: bool = False
+    skipped_deactivate: bool = False
+    cache_trim_mode: bool = False
+    file_is_tiny: bool = False
+    anon_cost: int = 0
+    file_cost: int = 0
     nr_scanned: int = 0
     nr_reclaimed: int = 0
     compaction_ready: bool = False
+    nr: ScanCounts = field(default_factory=ScanCounts)
     attached: Attachments | None = None
 
 
@@ -160,6 +216,67 @@ class ReclaimContext:
     def order(self) -> int:
         """Order of the allocation the pass works for; 0 once kswapd has dropped it."""
         return self.sc.order
+
+
+@dataclass(slots=True)
+class CompactControl:
+    """``struct compact_control`` (mm/internal.h): one run of compaction over a zone.
+
+    Attributes
+    ----------
+    zone : ZoneView
+        In: zone being compacted.
+    order, gfp_mask, migratetype : int
+        In: the allocation compaction works for; order -1 compacts as far as it goes.
+    alloc_flags, highest_zoneidx : int
+        In: of that allocation.
+    mode : MigrateMode
+        In: how long migration waits.
+    free_pfn, migrate_pfn : int
+        In/out: where the two scanners stand.
+    nr_freepages, nr_migratepages : int
+        Out: pages isolated and held by either scanner.
+    total_migrate_scanned, total_free_scanned : int
+        Out: pages looked at.
+    whole_zone, ignore_skip_hint, ignore_block_suitable, no_set_skip_hint : bool
+        In: as in the kernel.
+    direct_compaction, proactive_compaction : bool
+        In: who runs it.
+    fast_search_fail, search_order : int
+        In/out: state of the searches of the free lists.
+    fast_start_pfn : int
+        In/out: lowest free page that the fast search met.
+    contended, rescan : bool
+        Out: the run should end; the same block is scanned a second time.
+    attached : Attachments, optional
+        +: fields of policies.
+    """
+
+    zone: ZoneView
+    order: int
+    gfp_mask: int
+    migratetype: int
+    alloc_flags: int
+    highest_zoneidx: int
+    mode: MigrateMode
+    free_pfn: int = 0
+    migrate_pfn: int = 0
+    nr_freepages: int = 0
+    nr_migratepages: int = 0
+    total_migrate_scanned: int = 0
+    total_free_scanned: int = 0
+    whole_zone: bool = False
+    ignore_skip_hint: bool = False
+    ignore_block_suitable: bool = False
+    no_set_skip_hint: bool = False
+    direct_compaction: bool = False
+    proactive_compaction: bool = False
+    fast_search_fail: int = 0
+    search_order: int = 0
+    fast_start_pfn: int = 0
+    contended: bool = False
+    rescan: bool = False
+    attached: Attachments | None = None
 
 
 @dataclass(slots=True)
@@ -341,12 +458,12 @@ class PluginInfo:
         api: object = self.hook_api
         if not (isinstance(api, tuple) and len(api) == 2 and all(type(part) is int for part in api)):
             raise TypeError(f"hook_api is {api!r}; a pair such as (1, 0) is wanted")
-        for field in fields(self):
-            value: object = getattr(self, field.name)
-            if field.name not in ("needs", "conflicts", "composes_with"):
+        for each in fields(self):
+            value: object = getattr(self, each.name)
+            if each.name not in ("needs", "conflicts", "composes_with"):
                 continue
-            if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
-                raise TypeError(f'{field.name} is {value!r}; a tuple of names such as ("ttm",) is wanted')
+            if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+                raise TypeError(f'{each.name} is {value!r}; a tuple of names such as ("ttm",) is wanted')
 
 
 # --- what mm calls -----------------------------------------------------------------------------------

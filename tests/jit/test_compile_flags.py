@@ -22,7 +22,7 @@ from mmfw import gfp
 from mmfw.jit import alloc, replay
 from mmfw.jit import page as pg
 from mmfw.machine import machine_from_ram
-from mmfw.mm.mmzone import Memory
+from mmfw.mm.pages import Memory
 
 JIT = Path(mmfw.jit.__file__).parent
 FAST = pg.ALLOC_WMARK_LOW | pg.ALLOC_KSWAPD

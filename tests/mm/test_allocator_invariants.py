@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mmfw import gfp
 from mmfw.jit import page as pg
-from mmfw.mm.mmzone import Memory
+from mmfw.mm.pages import Memory
 from mmfw.mm.sanitize import CorruptMemory, check_memory
 from mmfw.testing import make_mm
 

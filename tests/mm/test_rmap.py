@@ -4,51 +4,52 @@ import numpy as np
 import pytest
 
 from mmfw.errors import MmfwError
+from mmfw.jit import page as pg
 from mmfw.testing import make_mm
 
 
-class Owner:
-    def __init__(self) -> None:
-        self.moves: list[tuple[int, int, int]] = []
-
-    def folio_moved(self, index: int, old_pfn: int, new_pfn: int) -> None:
-        self.moves.append((index, old_pfn, new_pfn))
-
-
-def test_the_owner_of_a_moved_folio_learns_its_own_index():
+def test_the_owner_of_a_page_and_its_index_are_found():
     mm = make_mm("256M")
-    owners = [Owner() for _ in range(5)]
+    owners = [object() for _ in range(5)]
     bases = [mm.rmap.register(owner, 10) for owner in owners]
     assert bases == [1, 11, 21, 31, 41]
     pfns = np.arange(20000, 20010)
-    mm.rmap.set_slots(pfns, bases[3] + np.arange(10))
-    mm.rmap.folio_moved(20007, 30000)
-    assert owners[3].moves == [(7, 20007, 30000)]
-    assert all(o.moves == [] for o in owners if o is not owners[3])
+    mm.rmap.place(pfns, bases[3] + np.arange(10))
+    assert mm.rmap.owner_of(20007) == (owners[3], 7)
+    assert mm.rmap.part(bases[3], 10).tolist() == pfns.tolist()
+    mm.rmap.clear(bases[3] + np.array([7]))
     assert mm.rmap.owner_of(20007) is None
-    assert mm.rmap.owner_of(30000) == (owners[3], 7)
+    assert mm.rmap.part(bases[3], 10)[7] == pg.SLOT_EMPTY
 
 
-def test_a_page_nobody_owns_cannot_move():
+def test_clearing_a_shadow_touches_no_page():
     mm = make_mm("256M")
-    mm.rmap.register(Owner(), 4)
-    with pytest.raises(MmfwError, match=r"pfn 0x64 has no owner to tell that it moved to 0xc8"):
-        mm.rmap.folio_moved(100, 200)
+    base = mm.rmap.register(object(), 2)
+    mm.rmap.slots[base] = pg.SLOT_SHADOW | 5
+    before = mm.pgdat.memory.page.copy()
+    mm.rmap.clear(base + np.arange(2))
+    assert (mm.pgdat.memory.page == before).all()
+    assert (mm.rmap.part(base, 2) == pg.SLOT_EMPTY).all()
 
 
-def test_a_page_cache_page_is_found_and_follows_its_move():
+def test_the_table_grows_and_keeps_what_it_held():
+    mm = make_mm("256M")
+    base = mm.rmap.register(object(), 4)
+    mm.rmap.place(np.array([20000]), np.array([base + 2]))
+    far = mm.rmap.register(object(), 100_000)
+    assert mm.rmap.part(base, 4)[2] == 20000
+    assert (mm.rmap.part(far, 100_000) == pg.SLOT_EMPTY).all()
+
+
+def test_more_slots_than_there_are_is_refused():
+    mm = make_mm("256M")
+    with pytest.raises(MmfwError, match=r"2147483647 rmap slots wanted, \d+ are left"):
+        mm.rmap.register(object(), 2**31 - 1)
+
+
+def test_a_page_cache_page_is_found():
     mm = make_mm("256M")
     file = mm.page_cache.open(64)
     assert file.read(np.arange(64)) == 64
-    owner, index = mm.rmap.owner_of(_pfn_of(mm, file, 5))
-    assert owner is file
-    assert index == 5
-    old, new = _pfn_of(mm, file, 5), mm.alloc_pages(0xCC0, 0)
-    mm.rmap.folio_moved(old, new)
-    assert _pfn_of(mm, file, 5) == new
-
-
-def _pfn_of(mm, file, index):
-    words = mm.pgdat.memory.page[2 : 4 * mm.pgdat.memory.nr_pfns : 4]
-    (pfns,) = np.nonzero(words == file.base_slot + index)
-    return int(pfns[0])
+    pfn = int(mm.rmap.part(file.base_slot, 64)[5])
+    assert mm.rmap.owner_of(pfn) == (file, 5)

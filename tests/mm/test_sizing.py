@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmfw.machine.pcmodel import LATE_FREED_PAGES
 from mmfw.mm import sizing
-from mmfw.pcmodel import LATE_FREED_PAGES
 from mmfw.state import ZONE_NAMES
 
 DATA = Path(__file__).parents[1] / "data" / "static"

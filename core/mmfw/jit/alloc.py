@@ -27,10 +27,12 @@ from mmfw.jit.page import (
     ALLOC_WMARK_MASK,
     ALLOC_WMARK_MIN,
     GFP_ATOMIC_BIT,
+    GFP_COMP_BIT,
     HIGHATOMIC,
     INDEX_MASK,
     NR_ORDERS,
     ORDER_MASK,
+    PG_COMPOUND,
     ROW_MASK,
     S_BOOST_WAKE,
     S_NR_PFNS,
@@ -190,6 +192,8 @@ def get_page_from_freelist(
             if pfn >= 0:
                 if flags & ALLOC_HIGHATOMIC:
                     reserve_highatomic_pageblock(page, pb, S, row, pfn)
+                if order != 0 and gfp & GFP_COMP_BIT:
+                    page[4 * pfn + WORD] |= PG_COMPOUND
                 S[S_PGALLOC + (S[z + Z_INDEX] & INDEX_MASK)] += 1 << order
                 return pfn
         if not flags & ALLOC_NOFRAGMENT:
@@ -304,7 +308,7 @@ def split_page(page: Any, pfn: int, order: int) -> bool:
     """Make an allocated block 1 << order allocated pages (``split_page()``); False if it is not one."""
     if (page[4 * pfn + WORD] & (TYPE_MASK | ORDER_MASK)) != (T_ALLOC | order):
         return False
-    word = i64(page[4 * pfn + WORD]) & ~ORDER_MASK
+    word = i64(page[4 * pfn + WORD]) & ~(ORDER_MASK | PG_COMPOUND)
     for i in range(1 << order):
         page[4 * (pfn + i) + WORD] = word
     return True

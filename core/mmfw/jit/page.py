@@ -12,9 +12,17 @@ Three arrays hold everything, so that a call from Python hands over few argument
 ``S`` : int64[]
     All counters: a header, then zones, per-CPU lists, vm events, and the trace buffer. Offsets below.
 
-A head page's `WORD`: bits 0-3 order, 4-6 the migratetype cached for the pcp, 8-10 what it is
-(`T_NONE` ...). Only heads carry a type: a page inside a larger block has type `T_NONE`, which keeps
-allocation and freeing O(1) in the size of the block. Bits 11-31 belong to the owner and to the LRU.
+A head page's `WORD`: bits 0-3 order, 4-6 the migratetype cached for the pcp, 7 whether it is compound,
+8-10 what it is (`T_NONE` ...). Only heads carry a type: a page inside a larger block has type `T_NONE`, which
+keeps allocation and freeing O(1) in the size of the block. Bits 11-31 are page flags (``PG_*``) of an allocated
+head, under the names of include/linux/page-flags.h; two stand for its only page table entry.
+
+A page's rmap word is a slot, an index into the slot table (`mmfw.mm.rmap`), which is a fourth array:
+
+``slots`` : uint32[nr_slots]
+    For each place that can hold a page (an index of a file, a page of a mapping): its pfn, or bit 31 and the
+    shadow that eviction left behind, or `SLOT_EMPTY`. A compiled loop that moves or evicts a page writes the
+    table; the owner reads it.
 """
 
 from __future__ import annotations
@@ -38,6 +46,42 @@ T_NONE: Final = 0  #: not a head: hole, reserved at boot, or inside a block
 T_BUDDY: Final = 0x100
 T_PCP: Final = 0x200
 T_ALLOC: Final = 0x300
+PG_COMPOUND: Final = 1 << 7  #: allocated with __GFP_COMP and an order above 0
+
+# --- page flags of an allocated head --------------------------------------------------------------
+PG_LRU: Final = 1 << 11
+PG_ACTIVE: Final = 1 << 12
+PG_SWAPBACKED: Final = 1 << 13  #: anonymous or shmem
+PG_REFERENCED: Final = 1 << 14
+PG_WORKINGSET: Final = 1 << 15
+PG_DIRTY: Final = 1 << 16
+PG_WRITEBACK: Final = 1 << 17
+PG_RECLAIM: Final = 1 << 18
+PG_UNEVICTABLE: Final = 1 << 19
+PG_MAPPED: Final = 1 << 20  #: a page table maps it; one mapping is modelled
+PTE_YOUNG: Final = 1 << 21  #: the accessed bit of that entry
+PG_LOCKED: Final = 1 << 22
+PG_PINNED: Final = 1 << 23  #: somebody holds a reference that migration and reclaim cannot drop
+PTE_EXEC: Final = 1 << 24  #: the mapping is VM_EXEC
+PG_SWAPCACHE: Final = 1 << 25
+PG_MLOCKED: Final = 1 << 26
+PG_MOVABLE_OPS: Final = 1 << 27  #: not on an LRU, but its driver can move it (__PageMovable)
+PG_LAZYFREE: Final = 1 << 28  #: anonymous and MADV_FREE
+PG_PRIVATE: Final = 1 << 29  #: buffers or other fs data
+
+# --- slots ------------------------------------------------------------------------------------------
+SLOT_EMPTY: Final = 0xFFFFFFFF
+SLOT_SHADOW: Final = 1 << 31  #: not a pfn: bits 0-29 the age at eviction, bit 30 PG_WORKINGSET
+SLOT_WORKINGSET: Final = 1 << 30
+SLOT_AGE_MASK: Final = (1 << 30) - 1
+
+# --- enum lru_list ----------------------------------------------------------------------------------
+LRU_INACTIVE_ANON: Final = 0
+LRU_ACTIVE_ANON: Final = 1
+LRU_INACTIVE_FILE: Final = 2
+LRU_ACTIVE_FILE: Final = 3
+LRU_UNEVICTABLE: Final = 4
+NR_LRU_LISTS: Final = 5
 
 # --- pageblock bits -------------------------------------------------------------------------------
 PB_MT_MASK: Final = 0x7
@@ -73,7 +117,37 @@ S_TRACE_CAP: Final = 8
 S_TRACE_BASE: Final = 9
 S_PGFREE: Final = 10
 S_PGALLOC: Final = 11  #: NR_ZONES counters, by zone index
-S_HEADER: Final = 16
+S_OWNER_HEADS: Final = 16  #: entry of the first owner list head
+S_NONRESIDENT_AGE: Final = 17  #: lruvec->nonresident_age
+S_ANON_COST: Final = 18
+S_FILE_COST: Final = 19
+S_CAPC_ROW: Final = 20  #: zone row + 1 of the running task's capture control, 0 for none
+S_CAPC_ORDER: Final = 21
+S_CAPC_PFN: Final = 22  #: captured pfn + 1, 0 for none
+S_CAPC_MT: Final = 23
+S_NODE_STAT: Final = 24  #: NR_NODE_STATS counters of the node, ``NS_*``; pages
+NR_NODE_STATS: Final = 24
+S_EVENT: Final = 48  #: NR_EVENTS counters, `mmfw.mm.vmstat.VmEvent`
+NR_EVENTS: Final = 144
+S_HEADER: Final = 192
+
+# --- node counters (enum node_stat_item, less those summed over zones) -------------------------------
+NS_ISOLATED_ANON: Final = 0
+NS_ISOLATED_FILE: Final = 1
+NS_ANON_MAPPED: Final = 2
+NS_FILE_MAPPED: Final = 3
+NS_FILE_PAGES: Final = 4
+NS_FILE_DIRTY: Final = 5
+NS_WRITEBACK: Final = 6
+NS_SHMEM: Final = 7
+NS_ANON_THPS: Final = 8
+NS_SLAB_RECLAIMABLE: Final = 9  #: pages
+NS_SLAB_UNRECLAIMABLE: Final = 10  #: pages
+NS_SWAPCACHE: Final = 11
+NS_DIRTIED: Final = 12
+NS_WRITTEN: Final = 13
+NS_THROTTLED_WRITTEN: Final = 14
+NS_WORKINGSET_NODES: Final = 15
 
 # --- S: one zone row, at S_HEADER + row * Z_SIZE ----------------------------------------------------
 Z_START: Final = 0
@@ -91,7 +165,18 @@ Z_NR_ISOLATE: Final = 18
 Z_INDEX: Final = 19
 Z_NODE: Final = 20
 Z_NR_FREE: Final = 21  #: NR_ORDERS values
-Z_SIZE: Final = 32
+Z_LRU: Final = 32  #: NR_LRU_LISTS values, NR_ZONE_INACTIVE_ANON ...; pages
+Z_WRITE_PENDING: Final = 37
+Z_MLOCK: Final = 38
+Z_CACHED_FREE: Final = 39  #: compact_cached_free_pfn
+Z_CACHED_MIGRATE: Final = 40  #: compact_cached_migrate_pfn, two values: async, sync
+Z_INIT_MIGRATE: Final = 42
+Z_INIT_FREE: Final = 43
+Z_CONSIDERED: Final = 44
+Z_DEFER_SHIFT: Final = 45
+Z_ORDER_FAILED: Final = 46
+Z_BLOCKSKIP_FLUSH: Final = 47
+Z_SIZE: Final = 48
 
 ZF_BOOSTED_WATERMARK: Final = 1 << 0
 ZF_RECLAIM_ACTIVE: Final = 1 << 1
@@ -122,6 +207,7 @@ ALLOC_KSWAPD: Final = 0x800
 ALLOC_RESERVES: Final = ALLOC_NON_BLOCK | ALLOC_MIN_RESERVE | ALLOC_HIGHATOMIC | ALLOC_OOM
 
 GFP_ATOMIC_BIT: Final = 0x200
+GFP_COMP_BIT: Final = 0x40000
 
 # --- trace rows: kind and five values ---------------------------------------------------------------
 TR_SIZE: Final = 6
@@ -131,6 +217,9 @@ TR_PCPU_DRAIN: Final = 2  #: pfn, order, mt
 TR_WAKEUP_KSWAPD: Final = 3  #: order, highest_zoneidx, gfp_mask
 TR_PAGE_ALLOC: Final = 4  #: pfn, order, mt, gfp_mask
 TR_PAGE_FREE: Final = 5  #: pfn, order
+TR_ISOLATE_MIGRATEPAGES: Final = 6  #: start_pfn, end_pfn, nr_scanned, nr_taken
+TR_ISOLATE_FREEPAGES: Final = 7  #: start_pfn, end_pfn, nr_scanned, nr_taken
+TR_MIGRATEPAGES: Final = 8  #: nr_migrated, nr_failed
 
 
 # --- index masks ------------------------------------------------------------------------------------
@@ -167,6 +256,12 @@ def pcp_head(S: Any, cpu: int, row: int, pindex: int) -> int:
     """Entry of the list head of ``pcp->lists[pindex]``."""
     rows = S[S_NR_ROWS]
     return (S[S_NR_PFNS] + rows * NR_ORDERS * NR_MT + (cpu * rows + row) * NR_PCPLISTS + pindex) & ENTRY_MASK
+
+
+@inline_njit
+def owner_head(S: Any, index: int) -> int:
+    """Entry of an owner's list head; the first `NR_LRU_LISTS` are the LRU lists."""
+    return (S[S_OWNER_HEADS] + index) & ENTRY_MASK
 
 
 @inline_njit

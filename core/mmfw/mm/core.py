@@ -14,8 +14,9 @@ from mmfw.errors import CallerError
 from mmfw.mm.context import SchedContext
 from mmfw.mm.filemap import PageCache
 from mmfw.mm.kswapd import Kswapd
-from mmfw.mm.mmzone import Memory, PglistData
+from mmfw.mm.mmzone import PglistData
 from mmfw.mm.page_alloc import PageAllocator
+from mmfw.mm.pages import Memory
 from mmfw.mm.resident import ResidentPages
 from mmfw.mm.rmap import RmapSpace
 from mmfw.mm.sanitize import check_memory, owned_pages

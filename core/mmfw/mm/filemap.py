@@ -8,12 +8,13 @@ progress on such pages, and that progress ends a high-order pass of kswapd (the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfw.gfp import GFP_HIGHUSER_MOVABLE
+from mmfw.jit import page as pg
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.types import DEF_PRIORITY, SWAP_CLUSTER_MAX, ScanControl
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from mmfw.mm.context import ExecContext
     from mmfw.mm.page_alloc import PageAllocator
     from mmfw.mm.rmap import RmapSpace
-
-_ABSENT: Final = -1
 
 
 class AddressSpace:
@@ -44,7 +43,7 @@ class AddressSpace:
         self.nrpages = 0
         self.base_slot = rmap.register(self, nr_pages)
         self._cache = cache
-        self._pfns = np.full(nr_pages, _ABSENT, dtype=np.int64)
+        self._rmap = rmap
         self._was_cached = np.zeros(nr_pages, dtype=np.bool_)
 
     def read(self, indices: NDArray[np.int64]) -> int:
@@ -60,18 +59,17 @@ class AddressSpace:
         int
             Pages that were absent.
         """
-        absent = indices[self._pfns[indices] == _ABSENT]
+        absent = indices[self._words()[indices] >= pg.SLOT_SHADOW]
         if len(absent):
             absent = absent[: self._cache.add(self, absent)]
         return len(absent)
 
-    def folio_moved(self, index: int, old_pfn: int, new_pfn: int) -> None:
-        """Take note that migration moved a page."""
-        self._pfns[index] = new_pfn
+    def _words(self) -> NDArray[np.uint32]:
+        return self._rmap.part(self.base_slot, self.nr_pages)
 
     def insert(self, indices: NDArray[np.int64], pfns: NDArray[np.int64]) -> int:
         """Note pages read in; returns how many of them had been cached before (refaults)."""
-        self._pfns[indices] = pfns
+        self._rmap.place(pfns, self.slots_of(indices))
         refaults = int(self._was_cached[indices].sum())
         self._was_cached[indices] = True
         self.nrpages += len(indices)
@@ -83,10 +81,9 @@ class AddressSpace:
 
     def remove(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Forget pages by slot; returns their pfns."""
-        indices = slots - self.base_slot
-        pfns = self._pfns[indices]
-        self._pfns[indices] = _ABSENT
-        self.nrpages -= len(indices)
+        pfns = self._rmap.slots[slots].astype(np.int64)
+        self._rmap.clear(slots)
+        self.nrpages -= len(slots)
         return pfns
 
 
@@ -123,7 +120,6 @@ class PageCache:
         """Cache the first pages of a file in pages that are allocated already: the state a run starts from."""
         indices = np.arange(len(pfns), dtype=np.int64)
         slots = file.slots_of(indices)
-        self._rmap.set_slots(pfns, slots)
         file.insert(indices, pfns)
         self._push(slots)
 
@@ -132,7 +128,6 @@ class PageCache:
         pfns = self._allocator.alloc_pages_batch(GFP_HIGHUSER_MOVABLE, 0, len(indices))
         indices = indices[: len(pfns)]
         slots = file.slots_of(indices)
-        self._rmap.set_slots(pfns, slots)
         refaults = file.insert(indices, pfns)
         self._vmstat.count(VmEvent.workingset_refault_file, refaults)
         self._push(slots)
@@ -185,5 +180,4 @@ class PageCache:
         files = np.searchsorted(self._bases, slots, side="right") - 1
         for index in np.unique(files):
             pfns = self._files[int(index)].remove(slots[files == index])
-            self._rmap.set_slots(pfns, np.zeros(len(pfns), dtype=np.int64))
             self._allocator.free_pages_batch(pfns, 0)

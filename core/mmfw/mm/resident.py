@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mmfw.errors import InputError
 from mmfw.jit import page as pg
 from mmfw.jit.alloc import claim_pages
-from mmfw.mm.mmzone import Memory
+from mmfw.mm.pages import Memory
 from mmfw.rawrandom import Rng
 from mmfw.state import MAX_ORDER, PAGEBLOCK_ORDER, MigrateType, NodeState
 

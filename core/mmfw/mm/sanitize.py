@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmfw.errors import MmfwError
 from mmfw.jit import page as pg
-from mmfw.mm.mmzone import Memory
+from mmfw.mm.pages import Memory
 from mmfw.state import (
     MAX_ORDER,
     MIGRATE_TYPES,

@@ -83,6 +83,233 @@ class MmShrinkSlabEnd(TraceEvent):
     retval: int
 
 
+@dataclass(frozen=True, slots=True)
+class MmVmscanLruIsolate(TraceEvent):
+    """mm_vmscan_lru_isolate."""
+
+    isolate_mode: int
+    classzone: int
+    order: int
+    nr_requested: int
+    nr_scanned: int
+    nr_skipped: int
+    nr_taken: int
+    lru: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmVmscanLruShrinkInactive(TraceEvent):
+    """mm_vmscan_lru_shrink_inactive; counts are pages, ``file`` tells which half was shrunk."""
+
+    nid: int
+    nr_scanned: int
+    nr_reclaimed: int
+    nr_dirty: int
+    nr_writeback: int
+    nr_congested: int
+    nr_immediate: int
+    nr_activate_anon: int
+    nr_activate_file: int
+    nr_ref_keep: int
+    nr_unmap_fail: int
+    priority: int
+    file: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MmVmscanLruShrinkActive(TraceEvent):
+    """mm_vmscan_lru_shrink_active; counts are pages, ``file`` tells which half was shrunk."""
+
+    nid: int
+    nr_taken: int
+    nr_active: int
+    nr_deactivated: int
+    nr_referenced: int
+    priority: int
+    file: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MmVmscanWriteFolio(TraceEvent):
+    """mm_vmscan_write_folio: reclaim starts to write a folio."""
+
+    pfn: int
+    file: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MmVmscanThrottled(TraceEvent):
+    """mm_vmscan_throttled; ``reason`` is a bit number of enum vmscan_throttle_state."""
+
+    nid: int
+    usec_timeout: int
+    usec_delayed: int
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionBegin(TraceEvent):
+    """mm_compaction_begin: ``compact_zone()`` starts to scan."""
+
+    zone_start: int
+    migrate_pfn: int
+    free_pfn: int
+    zone_end: int
+    sync: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionEnd(TraceEvent):
+    """mm_compaction_end; ``status`` is a `CompactResult`."""
+
+    zone_start: int
+    migrate_pfn: int
+    free_pfn: int
+    zone_end: int
+    sync: bool
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionTryToCompactPages(TraceEvent):
+    """mm_compaction_try_to_compact_pages; ``prio`` is a `CompactPriority`."""
+
+    order: int
+    gfp_mask: int
+    prio: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionSuitable(TraceEvent):
+    """mm_compaction_suitable; ``ret`` is a `CompactResult`, `zone_idx` a zone's index."""
+
+    nid: int
+    zone_idx: int
+    order: int
+    ret: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionFinished(TraceEvent):
+    """mm_compaction_finished; ``ret`` is a `CompactResult`, `zone_idx` a zone's index."""
+
+    nid: int
+    zone_idx: int
+    order: int
+    ret: int
+
+
+@dataclass(frozen=True, slots=True)
+class _CompactionDefer(TraceEvent):
+    nid: int
+    zone_idx: int
+    order: int
+    order_failed: int
+    considered: int
+    defer_shift: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionDeferred(_CompactionDefer):
+    """mm_compaction_deferred: a zone is passed over because of recent failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionDeferCompaction(_CompactionDefer):
+    """mm_compaction_defer_compaction: a failure is noted."""
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionDeferReset(_CompactionDefer):
+    """mm_compaction_defer_reset: a success is noted."""
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionMigratepages(TraceEvent):
+    """mm_compaction_migratepages: one call of ``migrate_pages()``."""
+
+    nr_migrated: int
+    nr_failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionIsolateMigratepages(TraceEvent):
+    """mm_compaction_isolate_migratepages: one block scanned for pages to move."""
+
+    start_pfn: int
+    end_pfn: int
+    nr_scanned: int
+    nr_taken: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionIsolateFreepages(TraceEvent):
+    """mm_compaction_isolate_freepages: one block scanned for pages to move to."""
+
+    start_pfn: int
+    end_pfn: int
+    nr_scanned: int
+    nr_taken: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionKcompactdSleep(TraceEvent):
+    """mm_compaction_kcompactd_sleep."""
+
+    nid: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionWakeupKcompactd(TraceEvent):
+    """mm_compaction_wakeup_kcompactd: somebody wakes kcompactd."""
+
+    nid: int
+    order: int
+    highest_zoneidx: int
+
+
+@dataclass(frozen=True, slots=True)
+class MmCompactionKcompactdWake(TraceEvent):
+    """mm_compaction_kcompactd_wake: kcompactd starts to work."""
+
+    nid: int
+    order: int
+    highest_zoneidx: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimRetryZone(TraceEvent):
+    """reclaim_retry_zone (oom): ``should_reclaim_retry()`` looks at a zone."""
+
+    node: int
+    zone_idx: int
+    order: int
+    reclaimable: int
+    available: int
+    min_wmark: int
+    no_progress_loops: int
+    wmark_check: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CompactRetry(TraceEvent):
+    """compact_retry (oom): ``should_compact_retry()`` decides."""
+
+    order: int
+    priority: int
+    result: int
+    retries: int
+    max_retries: int
+    ret: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MarkVictim(TraceEvent):
+    """mark_victim (oom): a task is chosen to die."""
+
+    pid: int
+
+
 E = TypeVar("E", bound=TraceEvent)
 
 

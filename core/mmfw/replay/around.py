@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from mmfw.state import MAX_ORDER, MIGRATE_TYPES, MIGRATETYPE_NAMES, NR_PCP_LISTS
 
 if TYPE_CHECKING:
-    from mmfw.mm.mmzone import Memory, PglistData
+    from mmfw.mm.mmzone import PglistData
+    from mmfw.mm.pages import Memory
 
 _SHOWN: Final = 6
 

@@ -18,8 +18,9 @@ from mmfw.jit import page as pg
 from mmfw.jit import replay as jit
 from mmfw.mainline import mmfw_plan_wakeup, mmfw_should_shrink_slab
 from mmfw.mm.context import IrqsOff, SleepingOnce
-from mmfw.mm.mmzone import Memory, PglistData
+from mmfw.mm.mmzone import PglistData
 from mmfw.mm.page_alloc import BadPage, PageAllocator
+from mmfw.mm.pages import Memory
 from mmfw.mm.shrinker import ShrinkerList
 from mmfw.mm.trace import MmVmscanWakeupKswapd, Tracepoints
 from mmfw.mm.vmscan import Vmscan

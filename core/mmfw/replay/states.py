@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mmfw.errors import InputError
-from mmfw.jsonread import Node
-from mmfw.snapshot import node_state_from_record
+from mmfw.machine.jsonread import Node
+from mmfw.machine.snapshot import node_state_from_record
 from mmfw.state import NodeState
 
 _ANY: Final = {"low": -(2**63), "high": 2**63 - 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mmfw.errors import InputError, did_you_mean
-from mmfw.jsonread import Node
+from mmfw.machine.jsonread import Node
 from mmfw.proc.text import read_text
 
 #: Kinds of capture, each with the files by which its folder is known where ``capture.json`` is missing.

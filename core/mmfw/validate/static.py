@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmfw.errors import InputError
-from mmfw.jsonread import Node
+from mmfw.machine.jsonread import Node
 from mmfw.mm.sizing import boot_sizes
 from mmfw.proc.sysctl import SysVm, parse_sys_vm
 from mmfw.proc.text import read_text

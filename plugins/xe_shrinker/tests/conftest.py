@@ -10,8 +10,8 @@ import pytest
 
 from mmfw import ShrinkControl, gfp
 from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
-from mmfw.initial import with_buddyinfo
 from mmfw.machine import machine_from_ram
+from mmfw.machine.initial import with_buddyinfo
 from mmfw.mm.core import Mm, MmHost
 from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins

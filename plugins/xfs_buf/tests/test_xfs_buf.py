@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mmfw import SHRINK_EMPTY, ShrinkControl, gfp
 from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
-from mmfw.initial import with_buddyinfo
 from mmfw.machine import machine_from_ram
+from mmfw.machine.initial import with_buddyinfo
 from mmfw.mm.core import Mm, MmHost
 from mmfw.plugins import load
 from mmfw.sched import Scheduler

@@ -5,7 +5,7 @@ folder or in ``proc/`` below it. ``sys/vm/min_free_kbytes`` and ``sys/vm/waterma
 if copied as well (or both from ``sys_vm``, a listing of names and values).
 
 What the files do not tell is guessed by these rules: free blocks and pageblocks are laid out by seed
-(`mmfw.layout`); without ``pagetypeinfo`` every free block is Movable and pageblocks are as after boot; pages
+(`mmfw.machine.layout`); without ``pagetypeinfo`` every free block is Movable and pageblocks are as after boot; pages
 on per-CPU lists are order-0 Movable pages; CMA counts as Movable; a zone's LRU pages lie evenly in its
 Movable pageblocks; ``vm.min_free_kbytes``, if unknown, is what the watermarks add up to, at most 4 KiB a zone
 too low. The files of a running system are of slightly different moments; where they disagree,
@@ -22,8 +22,10 @@ from typing import Final
 import numpy as np
 
 from mmfw.errors import InputError, did_you_mean
-from mmfw.freecounts import ZoneCounts, zone_counts
-from mmfw.layout import ListOrder, check_feasible, lay_out_zone, lru_blocks
+from mmfw.machine.freecounts import ZoneCounts, zone_counts
+from mmfw.machine.layout import ListOrder, check_feasible, lay_out_zone, lru_blocks
+from mmfw.machine.pageblocks import ZoneSpan
+from mmfw.machine.snapshot import MAX_PFN
 from mmfw.mm.sizing import (
     Watermarks,
     calculate_normal_threshold,
@@ -31,14 +33,12 @@ from mmfw.mm.sizing import (
     page_group_by_mobility_disabled,
     percpu_drift_mark,
 )
-from mmfw.pageblocks import ZoneSpan
 from mmfw.proc.buddyinfo import BuddyInfo, parse_buddyinfo
 from mmfw.proc.pagetypeinfo import PageTypeInfo, parse_pagetypeinfo
 from mmfw.proc.sysctl import parse_sys_vm
 from mmfw.proc.text import read_text, split_lines
 from mmfw.proc.zoneinfo import ZoneInfo, parse_zoneinfo
 from mmfw.rawrandom import Rng
-from mmfw.snapshot import MAX_PFN
 from mmfw.state import (
     MAX_NR_ZONES,
     MIGRATE_TYPES,

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from mmfw.errors import InputError
-from mmfw.layout import lay_out_zone
-from mmfw.pageblocks import ZoneSpan
+from mmfw.machine.layout import lay_out_zone
+from mmfw.machine.pageblocks import ZoneSpan
 from mmfw.rawrandom import Rng
 from mmfw.state import MAX_ORDER, MIGRATE_TYPES, ZONE_NAMES, MigrateType, NodeState, PcpState, ZoneState
 

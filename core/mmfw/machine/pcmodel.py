@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmfw.errors import InputError
-from mmfw.layout import fresh_boot_zone
+from mmfw.machine.layout import fresh_boot_zone
+from mmfw.machine.pageblocks import PAGES_PER_SECTION, ZoneSpan
 from mmfw.mm.sizing import NodeSizes, boot_sizes
-from mmfw.pageblocks import PAGES_PER_SECTION, ZoneSpan
 from mmfw.state import MAX_NR_ZONES, NodeState, PcpState, ZoneState, ZoneType
 
 #: Pages that boot frees after it has set watermarks: initrd and unused parts of the image, all in DMA32.

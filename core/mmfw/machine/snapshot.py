@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw.errors import InputError
-from mmfw.jsonread import Node
+from mmfw.machine.jsonread import Node
 from mmfw.state import (
     MAX_NR_ZONES,
     MAX_ORDER,

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw.errors import InputError
-from mmfw.pageblocks import ZoneSpan, pageblock_types
+from mmfw.machine.pageblocks import ZoneSpan, pageblock_types
 from mmfw.rawrandom import IntArray, Rng
 from mmfw.state import (
     MAX_ORDER,

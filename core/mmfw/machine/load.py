@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from mmfw.errors import InputError
-from mmfw.layout import ListOrder
-from mmfw.pageblocks import ZoneSpan
-from mmfw.pcmodel import PcModel, boot_allocated_pages, parse_ram_size
-from mmfw.procdir import read_proc_dir
-from mmfw.snapshot import read_snapshot
+from mmfw.machine.layout import ListOrder
+from mmfw.machine.pageblocks import ZoneSpan
+from mmfw.machine.pcmodel import PcModel, boot_allocated_pages, parse_ram_size
+from mmfw.machine.procdir import read_proc_dir
+from mmfw.machine.snapshot import read_snapshot
 from mmfw.state import NodeState
 
 #: Sizes that documentation and tests use; any other size works as well.
@@ -121,7 +121,7 @@ class Machine:
 
 
 def machine_from_ram(text: str, nr_cpus: int = 1) -> Machine:
-    """Machine of a RAM size, such as ``8G`` (see `mmfw.pcmodel`).
+    """Machine of a RAM size, such as ``8G`` (see `mmfw.machine.pcmodel`).
 
     Raises
     ------

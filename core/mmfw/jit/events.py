@@ -1,0 +1,42 @@
+"""Offsets of the event counters that compiled loops count; the same numbers as `mmfw.mm.vmstat.VmEvent`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PGACTIVATE: Final = 20
+PGDEACTIVATE: Final = 21
+PGREFILL: Final = 26
+PGROTATED: Final = 46
+#: First of five, by zone index.
+PGSKIP: Final = 14
+PGSCAN_KSWAPD: Final = 32
+PGSCAN_DIRECT: Final = 33
+PGSCAN_ANON: Final = 35
+PGSCAN_FILE: Final = 36
+PGSTEAL_KSWAPD: Final = 28
+PGSTEAL_DIRECT: Final = 29
+PGSTEAL_ANON: Final = 37
+PGSTEAL_FILE: Final = 38
+PGLAZYFREE: Final = 22
+PGLAZYFREED: Final = 25
+PGMIGRATE_SUCCESS: Final = 55
+PGMIGRATE_FAIL: Final = 56
+COMPACT_ISOLATED: Final = 62
+COMPACT_MIGRATE_SCANNED: Final = 60
+COMPACT_FREE_SCANNED: Final = 61
+UNEVICTABLE_PGS_CULLED: Final = 71
+PGFAULT: Final = 23
+PGPGIN: Final = 0
+PGPGOUT: Final = 1
+PSWPIN: Final = 2
+PSWPOUT: Final = 3
+WORKINGSET_REFAULT_ANON: Final = 108
+WORKINGSET_REFAULT_FILE: Final = 109
+WORKINGSET_ACTIVATE_ANON: Final = 110
+WORKINGSET_ACTIVATE_FILE: Final = 111
+WORKINGSET_RESTORE_ANON: Final = 112
+WORKINGSET_RESTORE_FILE: Final = 113
+WORKINGSET_NODERECLAIM: Final = 114
+NR_VMSCAN_WRITE: Final = 115
+NR_VMSCAN_IMMEDIATE_RECLAIM: Final = 116
