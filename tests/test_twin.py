@@ -15,10 +15,12 @@ from mmfw.jit import page as pg
 from mmfw.machine.snapshot import node_state_from_record, record_from_node_state
 from mmfw.mainline import mmfw_plan_wakeup, mmfw_should_shrink_slab
 from mmfw.mm.context import IrqsOff, SleepingOnce
+from mmfw.mm.freelist import Freelist
 from mmfw.mm.mmzone import PglistData
 from mmfw.mm.page_alloc import PageAllocator
 from mmfw.mm.pages import Memory
 from mmfw.mm.shrinker import ShrinkerList
+from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.trace import MmVmscanWakeupKswapd, Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmStat
@@ -71,7 +73,9 @@ class Compiled:
         context = IrqsOff()
         shrinkers = ShrinkerList(trace, vmstat)
         vmscan = Vmscan(pgdat, shrinkers, None, ops, SleepingOnce(), context, trace, vmstat)
-        self.mm = PageAllocator(pgdat, vmscan, context)
+        self.freelist = freelist = Freelist(pgdat, vmscan, context)
+        slowpath = Slowpath(freelist, vmscan, None, None, context, trace, vmstat)
+        self.mm = PageAllocator(freelist, slowpath, context)
         self.memory.S[pg.S_TRACE_MASK] = sum(1 << kind for kind in EVENTS)
         trace.subscribe(
             MmVmscanWakeupKswapd,
@@ -85,7 +89,7 @@ class Compiled:
         self.mm.free_pages(pfn, order)
 
     def drain(self) -> None:
-        self.mm.drain_local_pages()
+        self.freelist.drain_local_pages()
 
     def take_events(self) -> list[list[Any]]:
         rows = self.memory.take_trace().tolist()

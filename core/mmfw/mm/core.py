@@ -13,6 +13,7 @@ from mmfw.attach import Attachments
 from mmfw.errors import CallerError
 from mmfw.mm.context import SchedContext
 from mmfw.mm.filemap import PageCache
+from mmfw.mm.freelist import Freelist
 from mmfw.mm.kswapd import Kswapd
 from mmfw.mm.mmzone import PglistData
 from mmfw.mm.page_alloc import PageAllocator
@@ -21,6 +22,7 @@ from mmfw.mm.resident import ResidentPages
 from mmfw.mm.rmap import RmapSpace
 from mmfw.mm.sanitize import check_memory, owned_pages
 from mmfw.mm.shrinker import Shrinker, ShrinkerList
+from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.swap import SwapStore
 from mmfw.mm.trace import Tracepoints
 from mmfw.mm.vmscan import Vmscan
@@ -113,8 +115,11 @@ class Mm:
         vmscan = Vmscan(
             self.pgdat, self.shrinkers, lruvec, host.ops, kswapd_wait, self._context, self.trace, self.vmstat
         )
+        freelist = Freelist(self.pgdat, vmscan, self._context)
+        slowpath = Slowpath(freelist, vmscan, None, None, self._context, self.trace, self.vmstat, sched.costs)
+        self._freelist = freelist
         self._allocator = PageAllocator(
-            self.pgdat, vmscan, self._context, self._charge_alloc, self._charge_free
+            freelist, slowpath, self._context, self._charge_alloc, self._charge_free
         )
         self.page_cache = PageCache(self._allocator, self.rmap, self._context, sched.costs, self.vmstat)
         lruvec.target = self.page_cache
@@ -161,7 +166,7 @@ class Mm:
 
     def drain_all_pages(self) -> None:
         """Empty every CPU's page lists (``drain_all_pages()``)."""
-        self._allocator.drain_all_pages()
+        self._freelist.drain_all_pages()
 
     def global_free_pages(self) -> int:
         """Free pages of all zones, per-CPU deltas included (``global_zone_page_state_snapshot(NR_FREE_PAGES)``)."""
@@ -225,11 +230,10 @@ class Mm:
 
     # --- costs ----------------------------------------------------------------------------------------
 
-    def _charge_alloc(self, count: int, order: int, slow: bool) -> None:
+    def _charge_alloc(self, count: int, order: int) -> None:
         costs = self.sched.costs
         pcp = order <= 3 or order == PAGEBLOCK_ORDER
-        ns = count * (costs.alloc_pcp if pcp else costs.alloc_buddy)
-        self._context.charge(ns + (costs.alloc_slowpath if slow else 0), "alloc_pages")
+        self._context.charge(count * (costs.alloc_pcp if pcp else costs.alloc_buddy), "alloc_pages")
 
     def _charge_free(self, count: int, order: int) -> None:
         costs = self.sched.costs

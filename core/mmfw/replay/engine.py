@@ -18,10 +18,12 @@ from mmfw.jit import page as pg
 from mmfw.jit import replay as jit
 from mmfw.mainline import mmfw_plan_wakeup, mmfw_should_shrink_slab
 from mmfw.mm.context import IrqsOff, SleepingOnce
+from mmfw.mm.freelist import Freelist
 from mmfw.mm.mmzone import PglistData
 from mmfw.mm.page_alloc import BadPage, PageAllocator
 from mmfw.mm.pages import Memory
 from mmfw.mm.shrinker import ShrinkerList
+from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.trace import MmVmscanWakeupKswapd, Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmStat
@@ -91,6 +93,7 @@ class _Machine:
     """A machine on which a trace runs."""
 
     memory: Memory
+    freelist: Freelist
     allocator: PageAllocator
     classes: NDArray[np.int64]
     gfp: tuple[int, ...]
@@ -111,7 +114,9 @@ def _build(header: Header, state: StateRecord, reader: TraceReader) -> _Machine:
     ops = MmOps(plan_wakeup=mmfw_plan_wakeup, should_shrink_slab=mmfw_should_shrink_slab)
     context = IrqsOff()
     vmscan = Vmscan(pgdat, ShrinkerList(trace, vmstat), None, ops, SleepingOnce(), context, trace, vmstat)
-    allocator = PageAllocator(pgdat, vmscan, context)
+    freelist = Freelist(pgdat, vmscan, context)
+    slowpath = Slowpath(freelist, vmscan, None, None, context, trace, vmstat)
+    allocator = PageAllocator(freelist, slowpath, context)
     kinds = [pg.TR_EXTFRAG, pg.TR_WAKEUP_KSWAPD]
     if header.verbose:
         kinds += [pg.TR_ZONE_LOCKED, pg.TR_PCPU_DRAIN]
@@ -122,7 +127,7 @@ def _build(header: Header, state: StateRecord, reader: TraceReader) -> _Machine:
     )
     gfp = tuple(CLASS_GFP[name] for name in header.gfp_classes)
     classes = np.array([(mask, *allocator.fast_request(mask)) for mask in gfp], dtype=np.int64)
-    return _Machine(memory, allocator, classes.reshape(len(gfp), 4), gfp)
+    return _Machine(memory, freelist, allocator, classes.reshape(len(gfp), 4), gfp)
 
 
 class Replay:
@@ -283,7 +288,7 @@ class Replay:
             if status == jit.CHUNK_SLOWPATH:
                 pfn = allocator.alloc_pages_slowpath(machine.gfp[op.gfp_class], op.order)
             elif status == jit.CHUNK_BOOST_WAKE:
-                allocator.wake_for_boost()
+                machine.freelist.wake_for_boost()
             if status in (jit.CHUNK_SLOWPATH, jit.CHUNK_BOOST_WAKE):
                 equal = jit.events_equal(memory.S, want, offsets[i], offsets[i + 1])
                 status = jit.CHUNK_PFN if pfn != op.pfn else jit.CHUNK_DONE if equal else jit.CHUNK_EVENTS
@@ -323,7 +328,7 @@ class Replay:
             what=what,
             expected=expected,
             got=got,
-            around=lists_around(machine.allocator.pgdat, [p for p in (op.pfn, pfn) if p >= 0], op.order),
+            around=lists_around(machine.freelist.pgdat, [p for p in (op.pfn, pfn) if p >= 0], op.order),
         )
 
     def _events(self) -> tuple[tuple[int, ...], ...]:
@@ -352,7 +357,7 @@ class Replay:
                     except BadPage:
                         continue
             else:
-                allocator.drain_local_pages()
+                machine.freelist.drain_local_pages()
             result.events_match += _common(op.events, self._events())
 
 
