@@ -21,7 +21,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from mmfw.errors import InputError
+from mmfw.machine.booted import DMA_PAGES, booted_dma_zone, booted_zone
 from mmfw.machine.layout import fresh_boot_zone
 from mmfw.machine.pageblocks import PAGES_PER_SECTION, ZoneSpan
 from mmfw.mm.sizing import NodeSizes, boot_sizes
@@ -157,20 +160,26 @@ class PcModel:
         return self.sizes.min_free_kbytes
 
     def node_state(self, seed: int) -> NodeState:
-        """State right after boot: largest free blocks, ascending, Movable; the same for every seed.
+        """State right after boot; the same for every seed.
 
-        `boot_allocated_pages` are absent: the lowest managed pages of the highest zone, and of the one
-        below it if that does not have them. Per-CPU lists are empty.
+        `boot_allocated_pages` lie in the highest zone as `mmfw.machine.booted` says. Per-CPU lists are empty.
         """
         del seed
         sizes = self.sizes
-        absent = boot_allocated_pages(self.ram_pages, self.nr_cpus)
+        absent = boot_allocated_pages(self.ram_pages, self.nr_cpus) - DMA_PAGES
         states: list[ZoneState] = []
         for span in reversed(self.zones):
             start = _first_managed(span)
-            taken = min(absent, span.managed) if span.zone != ZoneType.DMA else 0
-            absent -= taken
-            zone_map = fresh_boot_zone(span, [(start + taken, start + span.managed)])
+            lru = np.empty((0, 2), dtype=np.int64)
+            taken = 0
+            if span.zone == ZoneType.DMA:
+                taken = DMA_PAGES
+                zone_map = booted_dma_zone(span, start)
+            elif absent and absent <= span.managed // 2:
+                taken, absent = absent, 0
+                zone_map, lru = booted_zone(span, taken)
+            else:
+                zone_map = fresh_boot_zone(span, [(start, start + span.managed)])
             size = sizes.zones[span.zone]
             marks = size.watermark
             states.append(
@@ -189,6 +198,7 @@ class PcModel:
                     pageset_high=size.pageset_high,
                     pageset_batch=size.pageset_batch,
                     pageblock_mt=zone_map.pageblock_mt,
+                    pageblock_lru=lru,
                     nr_free=zone_map.nr_free,
                     free_lists=zone_map.free_lists,
                     pcp=[
