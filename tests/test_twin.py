@@ -72,7 +72,7 @@ class Compiled:
         ops = MmOps(plan_wakeup=mmfw_plan_wakeup, should_shrink_slab=mmfw_should_shrink_slab)
         context = IrqsOff()
         shrinkers = ShrinkerList(trace, vmstat)
-        vmscan = Vmscan(pgdat, shrinkers, None, ops, SleepingOnce(), context, trace, vmstat)
+        vmscan = Vmscan(pgdat, shrinkers, None, None, None, ops, SleepingOnce(), context, trace, vmstat)
         self.freelist = freelist = Freelist(pgdat, vmscan, context)
         slowpath = Slowpath(freelist, vmscan, None, None, context, trace, vmstat)
         self.mm = PageAllocator(freelist, slowpath, context)

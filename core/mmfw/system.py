@@ -178,7 +178,7 @@ def tear_down(system: System) -> bool:
     if not at_rest:
         return False
     system.plugins.module_exit(mm)
-    kept = mm.page_cache.nr_inactive_file + mm.swap.nr_shmem
+    kept = mm.lruvec.nr_pages + mm.memory.nr_page_table_pages + mm.swap.nr_shmem
     leaked = mm.nr_allocated_pages() - kept
     if leaked:
         names = ", ".join(system.plugins.names)
@@ -187,4 +187,6 @@ def tear_down(system: System) -> bool:
 
 
 def _at_rest(system: System) -> bool:
-    return system.mm.kswapd.asleep and all(task.state is TaskState.DEAD for task in system.clients)
+    mm = system.mm
+    done = all(task.state is TaskState.DEAD for task in system.clients)
+    return done and mm.kswapd.asleep and mm.kcompactd.asleep

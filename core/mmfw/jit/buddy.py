@@ -26,6 +26,9 @@ from mmfw.jit.page import (
     PCPMT_SHIFT,
     RECLAIMABLE,
     S_BOOST_FACTOR,
+    S_CAPC_ORDER,
+    S_CAPC_PFN,
+    S_CAPC_ROW,
     S_MOBILITY_OFF,
     T_ALLOC,
     T_BUDDY,
@@ -96,13 +99,26 @@ def free_one_page(
     Returns
     -------
     int
-        Order of the block it became part of.
+        Order of the block it became part of. A block that the running task's compaction is after is handed to it
+        instead (`S_CAPC_PFN`).
     """
     z = zone_offset(row)
     if mt != ISOLATE:
         mod_zone_free(S, z, pcp_offset(S, cpu, row), 1 << order)
     pfn &= ENTRY_MASK
+    capturing = S[S_CAPC_ROW] == row + 1 and S[S_CAPC_PFN] == 0
     while order < NR_ORDERS - 1:
+        if (
+            capturing
+            and order == S[S_CAPC_ORDER]
+            and mt != ISOLATE
+            and not (order < PB_ORDER and mt == MOVABLE)
+        ):
+            # compaction_capture(): the compacting task takes the block before it gets to a list
+            mod_zone_free(S, z, pcp_offset(S, cpu, row), -(1 << order))
+            page[4 * pfn + WORD] = T_ALLOC | (mt << PCPMT_SHIFT) | order
+            S[S_CAPC_PFN] = pfn + 1
+            return order
         buddy = (pfn ^ (1 << order)) & ENTRY_MASK
         if not page_is_buddy(page, S, z, buddy, order):
             break

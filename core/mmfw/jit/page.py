@@ -148,6 +148,7 @@ NS_DIRTIED: Final = 12
 NS_WRITTEN: Final = 13
 NS_THROTTLED_WRITTEN: Final = 14
 NS_WORKINGSET_NODES: Final = 15
+NS_FREE_SWAP: Final = 16  #: get_nr_swap_pages(); pages
 
 # --- S: one zone row, at S_HEADER + row * Z_SIZE ----------------------------------------------------
 Z_START: Final = 0

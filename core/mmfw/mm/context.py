@@ -5,7 +5,10 @@ In a simulation the scheduler answers. A replay answers with a machine on which 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
+
+from mmfw.sched import PF_KSWAPD
 
 if TYPE_CHECKING:
     from mmfw.sched import Scheduler
@@ -24,12 +27,39 @@ class ExecContext(Protocol):
         """``current->flags`` (PF_MEMALLOC and its like)."""
         ...
 
+    @property
+    def current(self) -> object:
+        """The running task; only to tell it from others."""
+        ...
+
+    @property
+    def is_kswapd(self) -> bool:
+        """``current_is_kswapd()``."""
+        ...
+
+    @property
+    def fatal_signal_pending(self) -> bool:
+        """Whether the running task is being killed."""
+        ...
+
     def charge(self, ns: int, account: str) -> None:
         """Let virtual time pass; another task may run meanwhile."""
         ...
 
     def might_sleep(self) -> None:
         """A point at which the kernel may switch tasks (``might_sleep()``, ``cond_resched()``)."""
+        ...
+
+    def need_resched(self) -> bool:
+        """Whether another task should have this CPU."""
+        ...
+
+    def memalloc_noreclaim(self) -> AbstractContextManager[object]:
+        """``with``: PF_MEMALLOC is set, so that the task's allocations do not reclaim."""
+        ...
+
+    def schedule_timeout(self, ns: int) -> None:
+        """Sleep (``schedule_timeout_uninterruptible()``)."""
         ...
 
 
@@ -50,12 +80,26 @@ class IrqsOff:
 
     cpu = 0
     task_flags = 0
+    current: object = None
+    is_kswapd = False
+    fatal_signal_pending = False
 
     def charge(self, ns: int, account: str) -> None:
         """Pass no time."""
 
     def might_sleep(self) -> None:
         """Switch to nobody."""
+
+    def need_resched(self) -> bool:
+        """Nobody waits for the CPU."""
+        return False
+
+    def memalloc_noreclaim(self) -> AbstractContextManager[object]:
+        """No flag to set."""
+        return nullcontext()
+
+    def schedule_timeout(self, ns: int) -> None:
+        """Pass no time."""
 
 
 class SleepingOnce:
@@ -96,6 +140,21 @@ class SchedContext:
         """``current->flags``."""
         return self._sched.current.flags
 
+    @property
+    def current(self) -> object:
+        """The running task."""
+        return self._sched.current
+
+    @property
+    def is_kswapd(self) -> bool:
+        """``current_is_kswapd()``."""
+        return bool(self._sched.current.flags & PF_KSWAPD)
+
+    @property
+    def fatal_signal_pending(self) -> bool:
+        """Whether the running task is being killed."""
+        return self._sched.current.fatal_signal_pending
+
     def charge(self, ns: int, account: str) -> None:
         """Let virtual time pass for the current task."""
         if not self.time_stands_still:
@@ -105,3 +164,16 @@ class SchedContext:
         """Give the CPU to a task that should have it."""
         if not self.time_stands_still:
             self._sched.might_sleep()
+
+    def need_resched(self) -> bool:
+        """Whether another task should have this CPU."""
+        return not self.time_stands_still and self._sched.need_resched()
+
+    def memalloc_noreclaim(self) -> AbstractContextManager[object]:
+        """``with``: PF_MEMALLOC is set for the running task."""
+        return self._sched.memalloc_noreclaim()
+
+    def schedule_timeout(self, ns: int) -> None:
+        """Sleep, unless time stands still."""
+        if not self.time_stands_still:
+            self._sched.schedule_timeout(ns)

@@ -11,12 +11,24 @@ import numpy as np
 
 from mmfw.attach import Attachments
 from mmfw.errors import CallerError
+from mmfw.gfp import GFP_KERNEL
+from mmfw.jit import page as pg
+from mmfw.mm.balance import Balancer
+from mmfw.mm.block import BlockDevice
+from mmfw.mm.compaction import Compaction
 from mmfw.mm.context import SchedContext
 from mmfw.mm.filemap import PageCache
 from mmfw.mm.freelist import Freelist
+from mmfw.mm.initial_lru import adopt_lru_pages
+from mmfw.mm.kcompactd import Kcompactd
 from mmfw.mm.kswapd import Kswapd
+from mmfw.mm.lru_scan import LruScan
+from mmfw.mm.lruvec import Lruvec
+from mmfw.mm.memory import AnonMemory, Vma
 from mmfw.mm.mmzone import PglistData
+from mmfw.mm.oom_kill import OomControl
 from mmfw.mm.page_alloc import PageAllocator
+from mmfw.mm.page_io import PageIo
 from mmfw.mm.pages import Memory
 from mmfw.mm.resident import ResidentPages
 from mmfw.mm.rmap import RmapSpace
@@ -26,7 +38,7 @@ from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.swap import SwapStore
 from mmfw.mm.trace import Tracepoints
 from mmfw.mm.vmscan import Vmscan
-from mmfw.mm.vmstat import VmStat
+from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.rawrandom import Rng
 from mmfw.sched import PF_KTHREAD, Scheduler, Task, WaitQueue
 from mmfw.state import PAGEBLOCK_ORDER, NodeState
@@ -75,7 +87,19 @@ class Mm:
     trace : Tracepoints
         Who listens to which event.
     page_cache : PageCache
-        File pages.
+        Files.
+    memory : AnonMemory
+        Anonymous mappings.
+    lruvec : Lruvec
+        The LRU lists, on which the pages of both wait.
+    compaction : Compaction
+        Compaction, and deferral.
+    kcompactd : Kcompactd
+        The node's kcompactd.
+    oom : OomControl
+        The OOM killer; its ``printk`` says where its report goes.
+    page_io : PageIo
+        Writeback.
     swap : SwapStore
         Where objects are backed up to.
     rmap : RmapSpace
@@ -101,32 +125,58 @@ class Mm:
         self._host = host
         self._seed = seed
         self._started = False
-        self._context = SchedContext(sched)
+        self._context = context = SchedContext(sched)
         memory = Memory(state)
-        self.vmstat = VmStat(memory)
-        self.pgdat = PglistData(memory)
-        self.shrinkers = ShrinkerList(
-            self.trace, self.vmstat, self._charge_shrinker, self._context.might_sleep
-        )
+        memory.total_swap_pages = nr_swap_pages
+        memory.S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] = nr_swap_pages
+        self.vmstat = vmstat = VmStat(memory)
+        self.pgdat = pgdat = PglistData(memory)
+        trace, costs = self.trace, sched.costs
+        self.shrinkers = ShrinkerList(trace, vmstat, self._charge_shrinker, context.might_sleep)
         self.rmap = RmapSpace(memory)
+        self.lruvec = Lruvec(memory, self.rmap, context)
+        swap_device = BlockDevice(sched, page_ns=costs.swap_out_page, latency_ns=costs.swap_in_page)
+        file_device = BlockDevice(sched, page_ns=costs.writeback_page)
+        self.page_io = PageIo(sched, memory, self.lruvec, vmstat, swap_device, file_device)
+        kcompactd_wait = WaitQueue(sched, "kcompactd_wait")
+        self.compaction = Compaction(
+            pgdat, self.rmap, self.shrinkers, host.ops, kcompactd_wait, context, trace, vmstat, costs
+        )
+        lru_scan = LruScan(pgdat, self.lruvec, self.rmap, self.page_io, context, trace, vmstat, costs)
         kswapd_wait = WaitQueue(sched, "kswapd_wait")
-        # The page cache allocates and reclaim frees it; the lruvec is what breaks that circle.
-        lruvec = _LateLruvec()
         vmscan = Vmscan(
-            self.pgdat, self.shrinkers, lruvec, host.ops, kswapd_wait, self._context, self.trace, self.vmstat
+            pgdat,
+            self.shrinkers,
+            self.lruvec,
+            lru_scan,
+            self.compaction,
+            host.ops,
+            kswapd_wait,
+            context,
+            trace,
+            vmstat,
         )
-        freelist = Freelist(self.pgdat, vmscan, self._context)
-        slowpath = Slowpath(freelist, vmscan, None, None, self._context, self.trace, self.vmstat, sched.costs)
-        self._freelist = freelist
-        self._allocator = PageAllocator(
-            freelist, slowpath, self._context, self._charge_alloc, self._charge_free
+        self.compaction.zone_reclaimable_pages = vmscan.zone_reclaimable_pages
+        self._freelist = freelist = Freelist(pgdat, vmscan, context)
+        # The OOM killer needs mappings, which need the allocator, whose slow path ends at the OOM killer.
+        slowpath = Slowpath(freelist, vmscan, self.compaction, None, context, trace, vmstat, costs)
+        self._allocator = PageAllocator(freelist, slowpath, context, self._charge_alloc, self._charge_free)
+        self.page_cache = PageCache(
+            self._allocator, self.lruvec, self.rmap, self.page_io, sched, context, costs, vmstat
         )
-        self.page_cache = PageCache(self._allocator, self.rmap, self._context, sched.costs, self.vmstat)
-        lruvec.target = self.page_cache
-        self.swap = SwapStore(sched, self._allocator, self._context, self.vmstat, nr_swap_pages)
-        self.kswapd = Kswapd(sched, self.pgdat, vmscan, kswapd_wait)
+        self.memory = AnonMemory(
+            self._allocator, self.lruvec, self.rmap, swap_device, sched, context, costs, vmstat
+        )
+        managed = sum(zone.managed_pages for zone in pgdat.node_zones)
+        self.oom = OomControl(sched, self.memory, trace, vmstat, managed + nr_swap_pages)
+        slowpath.oom = self.oom
+        self.swap = SwapStore(sched, self._allocator, context, vmstat, memory)
+        self.kswapd = Kswapd(sched, pgdat, Balancer(vmscan, vmstat), kswapd_wait, trace, vmstat)
+        self.kcompactd = Kcompactd(sched, self.compaction, kcompactd_wait, trace)
+        self.compaction.kswapd_is_running = lambda: self.kswapd.running
         self._vmscan = vmscan
         self._resident = ResidentPages(memory, state, self.rng("resident pages"))
+        self.initramfs_pages = adopt_lru_pages(memory, state, self.lruvec, self.rmap)
 
     # --- pages --------------------------------------------------------------------------------------
 
@@ -163,6 +213,30 @@ class Mm:
             Who they are for, named in the error if there are too few.
         """
         return self._resident.claim(nr_pages, movable=movable, what=what)
+
+    def mmap_anonymous(
+        self, nr_pages: int, *, thp: bool = False, madvised: bool = False, oom_score_adj: int = 0
+    ) -> Vma:
+        """A new anonymous mapping of the running task; see `mmfw.mm.memory.AnonMemory.mmap`."""
+        return self.memory.mmap(nr_pages, thp=thp, madvised=madvised, oom_score_adj=oom_score_adj)
+
+    def drop_caches(self, *, page_cache: bool = True, slab: bool = True) -> None:
+        """``echo 3 > /proc/sys/vm/drop_caches``, or 1 or 2 (fs/drop_caches.c)."""
+        if page_cache:
+            self.page_cache.drop_pagecache()
+        if slab:
+            self.vmstat.count(VmEvent.drop_slab)
+            shift = 0
+            while self.shrinkers.shrink_slab(GFP_KERNEL, self.pgdat.node_id, 0) >> shift > 1:
+                shift += 1
+
+    def compact_memory(self) -> None:
+        """``echo 1 > /proc/sys/vm/compact_memory``."""
+        self.compaction.compact_node(proactive=False)
+
+    def account_reclaimed_slab(self, nr_pages: int) -> None:
+        """Credit pages of a slab or buffer cache to the running task's reclaim (``reclaim_state``)."""
+        self._vmscan.account_reclaimed_slab(nr_pages)
 
     def drain_all_pages(self) -> None:
         """Empty every CPU's page lists (``drain_all_pages()``)."""
@@ -214,7 +288,9 @@ class Mm:
         self._started = True
         self._context.time_stands_still = False
         self.kswapd.kthread_run()
+        self.kcompactd.kthread_run()
         self.swap.start()
+        self.page_io.start()
 
     def stop_time(self) -> None:
         """Begin the take-down: from here on nothing costs time."""
@@ -243,12 +319,3 @@ class Mm:
     def _charge_shrinker(self) -> None:
         costs = self.sched.costs
         self._context.charge(costs.shrink_slab_call + costs.count_objects, "shrink_slab")
-
-
-class _LateLruvec:
-    """Passes reclaim on to the page cache once that exists."""
-
-    target: PageCache | None = None
-
-    def shrink_lruvec(self, sc: Any) -> tuple[int, int]:
-        return (0, 0) if self.target is None else self.target.shrink_lruvec(sc)

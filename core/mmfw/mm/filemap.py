@@ -1,9 +1,7 @@
-"""A thin page cache: clean order-0 pages on one list, oldest out first.
+"""The page cache: files, reads with readahead, writes, mapped access (mm/filemap.c, mm/readahead.c of 6.1).
 
-It stands where mm/filemap.c and the file half of mm/vmscan.c will stand. Missing: the active list and
-references (so no second chance), dirty pages and writeback, readahead, large folios. What it is for: reclaim makes
-progress on such pages, and that progress ends a high-order pass of kswapd (the drop to order 0 in
-``kswapd_shrink_node()``). The cost: pages are reclaimed in the order they were read, hot or not.
+Pages of a file are order-0 folios, or larger ones where the file's mapping supports them. Not modelled: the xarray
+nodes that index them (one reclaimable slab object for 64 pages), partial pages, and filesystem metadata.
 """
 
 from __future__ import annotations
@@ -13,171 +11,343 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfw import gfp
 from mmfw.gfp import GFP_HIGHUSER_MOVABLE
 from mmfw.jit import page as pg
+from mmfw.mm.readahead import FileRaState, ondemand_readahead
 from mmfw.mm.vmstat import VmEvent, VmStat
-from mmfw.types import DEF_PRIORITY, SWAP_CLUSTER_MAX, ScanControl
 
 if TYPE_CHECKING:
     from mmfw.costs import CostProfile
+    from mmfw.mm.block import BlockDevice
     from mmfw.mm.context import ExecContext
+    from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.page_alloc import PageAllocator
+    from mmfw.mm.page_io import PageIo
     from mmfw.mm.rmap import RmapSpace
+    from mmfw.sched import Scheduler
+
+Indices = NDArray[np.int64]
 
 
 class AddressSpace:
-    """One file's cached pages (``struct address_space``).
+    """One file and its cached pages (``struct address_space``); made by `PageCache.open`.
 
     Attributes
     ----------
     nr_pages : int
         Size of the file.
-    nrpages : int
-        Pages cached now.
     base_slot : int
         Rmap slot of its page 0.
     """
 
-    def __init__(self, cache: PageCache, rmap: RmapSpace, nr_pages: int) -> None:
+    def __init__(
+        self,
+        cache: PageCache,
+        nr_pages: int,
+        gfp_mask: int,
+        ra: FileRaState,
+        max_order: int,
+        device: BlockDevice | None,
+        name: str,
+    ) -> None:
         self.nr_pages = nr_pages
-        self.nrpages = 0
-        self.base_slot = rmap.register(self, nr_pages)
+        self.name = name
         self._cache = cache
-        self._rmap = rmap
-        self._was_cached = np.zeros(nr_pages, dtype=np.bool_)
+        self._gfp_mask = gfp_mask
+        self._ra = ra
+        self._max_order = max_order
+        self._device = device
+        self.base_slot = cache.rmap.register(self, nr_pages)
 
-    def read(self, indices: NDArray[np.int64]) -> int:
-        """Read pages; the absent ones are allocated and read in.
+    def _words(self) -> NDArray[np.uint32]:
+        return self._cache.rmap.part(self.base_slot, self.nr_pages)
 
-        Parameters
-        ----------
-        indices : int64[n]
-            Page indices; each at most once.
+    @property
+    def nrpages(self) -> int:
+        """Pages cached now."""
+        return int((self._words() < pg.SLOT_SHADOW).sum())
+
+    def cached(self, indices: Indices) -> NDArray[np.bool_]:
+        """Which of the pages are cached."""
+        mask: NDArray[np.bool_] = self._words()[indices] < pg.SLOT_SHADOW
+        return mask
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    def read(self, start: int, nr_pages: int) -> int:
+        """Read pages one after another, as one ``read(2)`` (``filemap_read()``).
+
+        Absent pages are read in with readahead; each page is marked accessed once.
 
         Returns
         -------
         int
-            Pages that were absent.
+            Pages read; fewer than asked at the end of the file, or if memory ran out.
         """
-        absent = indices[self._words()[indices] >= pg.SLOT_SHADOW]
+        end = min(start + nr_pages, self.nr_pages)
+        index = start
+        while index < end:
+            words = self._words()[index:end]
+            present = words < pg.SLOT_SHADOW
+            run = int(np.argmin(present)) if not present.all() else end - index
+            marker = self._ra.marker
+            if index <= marker < index + run:
+                ahead = marker - index
+                self._ra.marker = -1
+                self._ahead(marker, end - marker, hit_marker=True)
+                run = max(run, ahead + 1)
+            elif run == 0:
+                self._ahead(index, end - index, hit_marker=False)
+                if self._words()[index] >= pg.SLOT_SHADOW and not self._fill(index, 1):
+                    break
+                continue
+            self._use(np.arange(index, index + run, dtype=np.int64))
+            index += run
+        self._ra.prev_index = index - 1
+        return index - start
+
+    def read_pages(self, indices: Indices) -> int:
+        """Read single pages anywhere in the file, without readahead; how many were absent."""
+        absent = indices[~self.cached(indices)]
         if len(absent):
-            absent = absent[: self._cache.add(self, absent)]
+            self._add(absent)
+        self._use(indices)
         return len(absent)
 
-    def _words(self) -> NDArray[np.uint32]:
-        return self._rmap.part(self.base_slot, self.nr_pages)
+    def _use(self, indices: Indices) -> None:
+        cache = self._cache
+        cache.lruvec.mark_accessed(self.base_slot + indices)
+        cache.context.charge(len(indices) * cache.costs.copy_page, "file read")
 
-    def insert(self, indices: NDArray[np.int64], pfns: NDArray[np.int64]) -> int:
-        """Note pages read in; returns how many of them had been cached before (refaults)."""
-        self._rmap.place(pfns, self.slots_of(indices))
-        refaults = int(self._was_cached[indices].sum())
-        self._was_cached[indices] = True
-        self.nrpages += len(indices)
-        return refaults
+    def _ahead(self, index: int, req_size: int, *, hit_marker: bool) -> None:
+        first, nr = ondemand_readahead(self._ra, index, req_size, hit_marker=hit_marker)
+        self._fill(first, nr)
 
-    def slots_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rmap slots of page indices."""
-        return self.base_slot + indices
+    def _fill(self, first: int, nr: int) -> int:
+        """Allocate and read in the absent pages of a window (``page_cache_ra_unbounded()``)."""
+        window = np.arange(first, min(first + nr, self.nr_pages), dtype=np.int64)
+        absent = window[~self.cached(window)]
+        return self._add(absent) if len(absent) else 0
 
-    def remove(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Forget pages by slot; returns their pfns."""
-        pfns = self._rmap.slots[slots].astype(np.int64)
-        self._rmap.clear(slots)
-        self.nrpages -= len(slots)
-        return pfns
+    def _add(self, indices: Indices, flags: int = 0, extra_gfp: int = gfp.NORETRY | gfp.NOWARN) -> int:
+        """Allocate and insert absent pages; how many there was memory for."""
+        cache = self._cache
+        mask = (self._gfp_mask | gfp.COMP | extra_gfp) & ~gfp.FS
+        done = 0
+        while done < len(indices):
+            order, at = self._folio_order(indices, done)
+            if order == 0:
+                some = indices[done : done + 32]
+                pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
+                some = some[: len(pfns)]
+            else:
+                pfn = cache.allocator.alloc_pages(mask, order)
+                if pfn < 0:
+                    order, some = 0, at[:1]
+                    pfns = cache.allocator.alloc_pages_batch(mask, 0, 1)
+                    some = some[: len(pfns)]
+                else:
+                    pfns, some = np.array([pfn], dtype=np.int64), at
+            if len(some) == 0:
+                break
+            # Somebody may have read the same pages while this task slept in the allocator.
+            fresh = ~self.cached(some[: len(pfns)]) if order == 0 else np.ones(1, dtype=np.bool_)
+            if order == 0 and not fresh.all():
+                cache.allocator.free_pages_batch(pfns[~fresh], 0)
+                pfns = pfns[fresh]
+            slots = self.base_slot + (some[: len(fresh)][fresh] if order == 0 else some[:1])
+            cache.lruvec.insert(pfns, slots, order=order, flags=flags)
+            done += len(some)
+        cache.vmstat.count(VmEvent.pgpgin, 4 * done)
+        self._wait_for_device(done)
+        return done
+
+    def _folio_order(self, indices: Indices, at: int) -> tuple[int, Indices]:
+        """Largest folio that fits at a position of the absent pages, and its indices."""
+        order = 0
+        first = int(indices[at])
+        while order < self._max_order:
+            size = 2 << order
+            run = indices[at : at + size]
+            if first % size or len(run) < size or int(run[-1]) != first + size - 1:
+                break
+            order += 1
+        return order, indices[at : at + (1 << order)]
+
+    def _wait_for_device(self, nr_pages: int) -> None:
+        cache = self._cache
+        if self._device is None:
+            cache.context.charge(nr_pages * cache.costs.writeback_page, "file read")
+        elif nr_pages:
+            done = self._device.submit(nr_pages)
+            cache.context.schedule_timeout(max(0, done - cache.sched.now))
+
+    # --- writing, mapping, dropping ---------------------------------------------------------------------
+
+    def write(self, start: int, nr_pages: int) -> int:
+        """Write whole pages (``generic_perform_write()``): they are dirty until the flusher has written them."""
+        end = min(start + nr_pages, self.nr_pages)
+        cache = self._cache
+        written = 0
+        for first in range(start, end, 32):
+            indices = np.arange(first, min(first + 32, end), dtype=np.int64)
+            absent = indices[~self.cached(indices)]
+            if len(absent):
+                self._add_for_write(absent)
+            words = self._words()[indices]
+            pfns = words[words < pg.SLOT_SHADOW].astype(np.int64)
+            cache.dirty(pfns)
+            self._use(indices)
+            written += len(pfns)
+            cache.page_io.balance_dirty_pages()
+        return written
+
+    def _add_for_write(self, indices: Indices) -> None:
+        cache = self._cache
+        mask = (self._gfp_mask | gfp.COMP | gfp.WRITE) & ~gfp.FS
+        pfns = cache.allocator.alloc_pages_batch(mask, 0, len(indices))
+        some = indices[: len(pfns)]
+        fresh = ~self.cached(some)
+        cache.allocator.free_pages_batch(pfns[~fresh], 0)
+        cache.lruvec.insert(pfns[fresh], self.base_slot + some[fresh])
+
+    def mmap_touch(self, indices: Indices, *, executable: bool = False) -> int:
+        """Access pages through a mapping (``filemap_fault()``); how many faulted in from the device."""
+        cache = self._cache
+        absent = indices[~self.cached(indices)]
+        if len(absent):
+            self._add(absent)
+            cache.vmstat.count(VmEvent.pgmajfault, len(absent))
+        words = self._words()[indices]
+        pfns = words[words < pg.SLOT_SHADOW].astype(np.int64)
+        cache.map_pages(pfns, executable=executable)
+        return len(absent)
+
+    def invalidate(self) -> int:
+        """Drop clean, unmapped pages (``invalidate_mapping_pages()``, by last close or drop_caches); how many."""
+        return self._drop(pg.PG_DIRTY | pg.PG_WRITEBACK | pg.PG_MAPPED | pg.PG_LOCKED | pg.PG_PINNED)
+
+    def truncate(self) -> int:
+        """Drop every page (``truncate_inode_pages()``); how many."""
+        return self._drop(0)
+
+    def _drop(self, unless: int) -> int:
+        words = self._words()
+        indices = np.flatnonzero(words < pg.SLOT_SHADOW)
+        heads = words[indices].astype(np.int64)
+        flags = self._cache.flags_of(heads)
+        keep = (flags & unless) != 0 if unless else np.zeros(len(heads), dtype=np.bool_)
+        slots = self.base_slot + indices[~keep]
+        # A batch of 15 is released last page first (``__pagevec_release()``).
+        batches = [slots[i : i + 15][::-1] for i in range(0, len(slots), 15)]
+        freed = 0
+        for batch in batches:
+            freed += self._cache.lruvec.release(batch)
+        return freed
+
+    def close(self) -> None:
+        """Drop every page and forget the file."""
+        self.truncate()
+        self._cache.forget(self)
 
 
 class PageCache:
-    """All cached file pages of a machine, as reclaim sees them."""
+    """All files of a machine.
+
+    Parameters
+    ----------
+    allocator, lruvec, rmap, page_io
+        Where pages come from, wait, are found and are written.
+    sched, context, costs, vmstat
+        The clock, the running task, what work costs, the counters.
+    """
 
     def __init__(
         self,
         allocator: PageAllocator,
+        lruvec: Lruvec,
         rmap: RmapSpace,
+        page_io: PageIo,
+        sched: Scheduler,
         context: ExecContext,
         costs: CostProfile,
         vmstat: VmStat,
     ) -> None:
-        self._allocator = allocator
-        self._rmap = rmap
-        self._context = context
-        self._costs = costs
-        self._vmstat = vmstat
+        self.allocator = allocator
+        self.lruvec = lruvec
+        self.rmap = rmap
+        self.page_io = page_io
+        self.sched = sched
+        self.context = context
+        self.costs = costs
+        self.vmstat = vmstat
         self._files: list[AddressSpace] = []
-        self._bases = np.empty(0, dtype=np.int64)
-        self._ring = np.zeros(1 << 16, dtype=np.int64)
-        self._head = 0
-        self.nr_inactive_file = 0
 
-    def open(self, nr_pages: int) -> AddressSpace:
-        """A file of that many pages, none cached yet."""
-        file = AddressSpace(self, self._rmap, nr_pages)
+    def open(
+        self,
+        nr_pages: int,
+        *,
+        gfp_mask: int = GFP_HIGHUSER_MOVABLE,
+        ra_pages: int = 32,
+        max_order: int = 0,
+        device: BlockDevice | None = None,
+        name: str = "",
+    ) -> AddressSpace:
+        """A file of that many pages, none cached yet.
+
+        Parameters
+        ----------
+        nr_pages : int
+            Size.
+        gfp_mask : int
+            ``mapping_gfp_mask()``; a raw block device's is GFP_USER, so its pages are not movable by type.
+        ra_pages : int
+            Largest readahead window.
+        max_order : int
+            Largest folio readahead may use; 0 for a filesystem without large folios.
+        device : BlockDevice, optional
+            What it is read from; None for one of no latency that costs ``writeback_page`` a page.
+        name : str
+            For messages.
+        """
+        file = AddressSpace(self, nr_pages, gfp_mask, FileRaState(ra_pages=ra_pages), max_order, device, name)
         self._files.append(file)
-        self._bases = np.append(self._bases, file.base_slot)
         return file
 
-    def adopt(self, file: AddressSpace, pfns: NDArray[np.int64]) -> None:
+    def forget(self, file: AddressSpace) -> None:
+        """Take a closed file off the list."""
+        self._files.remove(file)
+
+    def adopt(self, file: AddressSpace, pfns: Indices) -> None:
         """Cache the first pages of a file in pages that are allocated already: the state a run starts from."""
-        indices = np.arange(len(pfns), dtype=np.int64)
-        slots = file.slots_of(indices)
-        file.insert(indices, pfns)
-        self._push(slots)
+        self.lruvec.insert(pfns, file.base_slot + np.arange(len(pfns), dtype=np.int64))
 
-    def add(self, file: AddressSpace, indices: NDArray[np.int64]) -> int:
-        """Allocate and read in absent pages; returns how many there was memory for."""
-        pfns = self._allocator.alloc_pages_batch(GFP_HIGHUSER_MOVABLE, 0, len(indices))
-        indices = indices[: len(pfns)]
-        slots = file.slots_of(indices)
-        refaults = file.insert(indices, pfns)
-        self._vmstat.count(VmEvent.workingset_refault_file, refaults)
-        self._push(slots)
-        self._context.charge(len(indices) * self._costs.writeback_page, "file read")
-        return len(indices)
+    def drop_pagecache(self) -> int:
+        """``echo 1 > /proc/sys/vm/drop_caches``; pages dropped."""
+        self.vmstat.count(VmEvent.drop_pagecache)
+        return sum(file.invalidate() for file in self._files)
 
-    def _push(self, slots: NDArray[np.int64]) -> None:
-        n = len(slots)
-        if self.nr_inactive_file + n > len(self._ring):
-            live = self._peek(self.nr_inactive_file)
-            size = len(self._ring)
-            while size < self.nr_inactive_file + n:
-                size *= 2
-            self._ring = np.zeros(size, dtype=np.int64)
-            self._ring[: len(live)] = live
-            self._head = 0
-        at = (self._head + self.nr_inactive_file + np.arange(n)) % len(self._ring)
-        self._ring[at] = slots
-        self.nr_inactive_file += n
+    @property
+    def nr_file_pages(self) -> int:
+        """Cached pages of all files."""
+        return sum(file.nrpages for file in self._files)
 
-    def _peek(self, n: int) -> NDArray[np.int64]:
-        return self._ring[(self._head + np.arange(n)) % len(self._ring)]
+    def flags_of(self, pfns: Indices) -> NDArray[np.uint32]:
+        """Page words of heads."""
+        words: NDArray[np.uint32] = self.lruvec.words(pfns)
+        return words
 
-    def shrink_lruvec(self, sc: ScanControl) -> tuple[int, int]:
-        """Reclaim ``size >> priority`` pages, oldest first, in batches of 32 (``shrink_lruvec()``).
+    def dirty(self, pfns: Indices) -> None:
+        """Mark pages dirty (``folio_mark_dirty()``)."""
+        clean = pfns[(self.lruvec.words(pfns) & pg.PG_DIRTY) == 0]
+        self.lruvec.set_flags(clean, on=pg.PG_DIRTY)
+        self.lruvec.add_node_stat(pg.NS_FILE_DIRTY, len(clean))
+        self.lruvec.add_node_stat(pg.NS_DIRTIED, len(clean))
 
-        Returns
-        -------
-        (int, int)
-            Pages scanned and reclaimed; the same, since every page is clean and unmapped.
-        """
-        want = self.nr_inactive_file >> sc.priority
-        done = 0
-        while done < want:
-            n = min(SWAP_CLUSTER_MAX, want - done, self.nr_inactive_file)
-            if n == 0:
-                break
-            slots = self._peek(n)
-            self._head = (self._head + n) % len(self._ring)
-            self.nr_inactive_file -= n
-            self._free(slots)
-            done += n
-            self._context.charge(n * (self._costs.lru_isolate_page + self._costs.lru_shrink_page), "reclaim")
-            self._context.might_sleep()
-            if sc.nr_reclaimed + done >= sc.nr_to_reclaim and sc.priority < DEF_PRIORITY:
-                break
-        return done, done
-
-    def _free(self, slots: NDArray[np.int64]) -> None:
-        files = np.searchsorted(self._bases, slots, side="right") - 1
-        for index in np.unique(files):
-            pfns = self._files[int(index)].remove(slots[files == index])
-            self._allocator.free_pages_batch(pfns, 0)
+    def map_pages(self, pfns: Indices, *, executable: bool) -> None:
+        """Enter pages into a page table, accessed."""
+        new = pfns[(self.lruvec.words(pfns) & pg.PG_MAPPED) == 0]
+        self.lruvec.add_node_stat(pg.NS_FILE_MAPPED, len(new))
+        flags = pg.PG_MAPPED | pg.PTE_YOUNG | (pg.PTE_EXEC if executable else 0)
+        self.lruvec.set_flags(pfns, on=flags)

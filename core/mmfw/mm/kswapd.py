@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mmfw.sched import MAX_SCHEDULE_TIMEOUT, PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC, Scheduler, Task, WaitQueue
+from mmfw.mm.trace import MmVmscanKswapdSleep, MmVmscanKswapdWake, Tracepoints
+from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.sched import (
+    MAX_SCHEDULE_TIMEOUT,
+    PF_KSWAPD,
+    PF_KTHREAD,
+    PF_MEMALLOC,
+    Scheduler,
+    Task,
+    TaskState,
+    WaitQueue,
+)
 from mmfw.state import MAX_NR_ZONES
 
 if TYPE_CHECKING:
+    from mmfw.mm.balance import Balancer
     from mmfw.mm.mmzone import PglistData
-    from mmfw.mm.vmscan import Vmscan
 
 #: HZ/10 in ns: the nap before the full sleep.
 NAP_NS: Final = 100_000_000
@@ -24,24 +35,43 @@ class Kswapd:
         Where it runs.
     pgdat : PglistData
         Its node, which holds the wakers' requests.
-    vmscan : Vmscan
+    balancer : Balancer
         What it does when awake.
+    trace, vmstat
+        Where events and counts go.
     wait : WaitQueue
         ``kswapd_wait``.
     """
 
-    def __init__(self, sched: Scheduler, pgdat: PglistData, vmscan: Vmscan, wait: WaitQueue) -> None:
+    def __init__(
+        self,
+        sched: Scheduler,
+        pgdat: PglistData,
+        balancer: Balancer,
+        wait: WaitQueue,
+        trace: Tracepoints,
+        vmstat: VmStat,
+    ) -> None:
         self._sched = sched
         self._pgdat = pgdat
-        self._vmscan = vmscan
+        self._balancer = balancer
+        self._trace = trace
+        self._vmstat = vmstat
         self._wait = wait
+        self._task: Task | None = None
         self._busy_since: int | None = None
         self._busy_ns = 0
+
+    @property
+    def running(self) -> bool:
+        """``kswapd_is_running()``: whether its task is runnable, not whether a pass is under way."""
+        return self._task is not None and self._task.state is TaskState.RUNNING
 
     def kthread_run(self) -> Task:
         """Start the thread (``kswapd_run()``)."""
         flags = PF_KTHREAD | PF_MEMALLOC | PF_KSWAPD
-        return self._sched.spawn(self._main, name=f"kswapd{self._pgdat.node_id}", flags=flags)
+        self._task = self._sched.spawn(self._main, name=f"kswapd{self._pgdat.node_id}", flags=flags)
+        return self._task
 
     @property
     def busy_ns(self) -> int:
@@ -68,8 +98,9 @@ class Kswapd:
                 pgdat.kswapd_highest_zoneidx = MAX_NR_ZONES
                 self._busy_since = self._sched.now
                 self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
-                self._vmscan.note_kswapd_wake(alloc_order, highest_zoneidx)
-                reclaim_order = self._vmscan.balance_pgdat(alloc_order, highest_zoneidx)
+                if self._trace.enabled(MmVmscanKswapdWake):
+                    self._trace.emit(MmVmscanKswapdWake(pgdat.node_id, highest_zoneidx, alloc_order))
+                reclaim_order = self._balancer.balance_pgdat(alloc_order, highest_zoneidx)
                 self._busy_ns += self._sched.now - self._busy_since
                 self._busy_since = None
                 if reclaim_order >= alloc_order:
@@ -82,20 +113,26 @@ class Kswapd:
 
     def _try_to_sleep(self, alloc_order: int, reclaim_order: int, highest_zoneidx: int) -> None:
         """``kswapd_try_to_sleep()``: a nap of HZ/10, then, if nobody came, the full sleep."""
-        pgdat, vmscan = self._pgdat, self._vmscan
+        pgdat, balancer = self._pgdat, self._balancer
         remaining = 0
         self._wait.prepare_to_wait()
-        if vmscan.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):
-            vmscan.wakeup_kcompactd(alloc_order, highest_zoneidx)
+        if balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):
+            compaction = balancer.vmscan.compaction
+            if compaction is not None:
+                compaction.reset_isolation_suitable()
+                compaction.wakeup_kcompactd(alloc_order, highest_zoneidx)
             remaining = self._sched.schedule_timeout(NAP_NS, self._wait)
             if remaining:
                 pgdat.kswapd_highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
                 pgdat.kswapd_order = max(pgdat.kswapd_order, reclaim_order)
             self._wait.finish_wait()
             self._wait.prepare_to_wait()
-        if not remaining and vmscan.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):
-            vmscan.note_kswapd_sleep()
+        if not remaining and balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):
+            if self._trace.enabled(MmVmscanKswapdSleep):
+                self._trace.emit(MmVmscanKswapdSleep(pgdat.node_id))
             self._sched.schedule_timeout(MAX_SCHEDULE_TIMEOUT, self._wait)
         else:
-            vmscan.note_hit_quickly(low=remaining > 0)
+            self._vmstat.count(
+                VmEvent.kswapd_low_wmark_hit_quickly if remaining else VmEvent.kswapd_high_wmark_hit_quickly
+            )
         self._wait.finish_wait()

@@ -104,6 +104,12 @@ class Zone:
         at = self._at + pg.Z_RESERVE
         return tuple(int(v) for v in self.memory.S[at : at + MAX_NR_ZONES])
 
+    @property
+    def lru_sizes(self) -> tuple[int, ...]:
+        """Pages on each LRU list (NR_ZONE_INACTIVE_ANON ...)."""
+        at = self._at + pg.Z_LRU
+        return tuple(int(v) for v in self.memory.S[at : at + pg.NR_LRU_LISTS])
+
     def nr_free(self, order: int) -> int:
         """Free blocks of an order, all types (``free_area[order].nr_free``)."""
         return int(self.memory.S[self._at + pg.Z_NR_FREE + order])
@@ -160,6 +166,10 @@ class PglistData:
         The request of the wakers so far; ``MAX_NR_ZONES`` means none.
     kswapd_failures : int
         Passes in a row that reclaimed nothing; at 16 the node is hopeless.
+    under_writeback, many_dirty, congested : bool
+        PGDAT_WRITEBACK, PGDAT_DIRTY, LRUVEC_CONGESTED: what kswapd met; cleared when the node is balanced.
+    kcompactd_max_order, kcompactd_highest_zoneidx : int
+        The request to kcompactd; order 0 means none.
     """
 
     def __init__(self, memory: Memory, nid: int = 0) -> None:
@@ -169,9 +179,17 @@ class PglistData:
         self.kswapd_order = 0
         self.kswapd_highest_zoneidx = MAX_NR_ZONES
         self.kswapd_failures = 0
+        self.under_writeback = False
+        self.many_dirty = False
+        self.congested = False
         self.kcompactd_max_order = 0
         self.kcompactd_highest_zoneidx = MAX_NR_ZONES
         self.attached: Attachments | None = None
+
+    @property
+    def nr_zones(self) -> int:
+        """Index of the highest zone with memory, plus one."""
+        return 1 + max(zone.index for zone in self.node_zones if zone.present_pages)
 
     def managed_zones(self, highest_zoneidx: int) -> Iterator[Zone]:
         """Managed zones up to an index, ascending."""

@@ -96,6 +96,7 @@ class Memory:
         self._free_owner_lists = list(range(NR_OWNER_LISTS - 1, pg.NR_LRU_LISTS - 1, -1))
         self.totalreserve_pages = state.totalreserve_pages
         self.min_free_kbytes = state.min_free_kbytes
+        self.total_swap_pages = 0
         self.trace_sink: Callable[[NDArray[np.int64]], None] | None = None
         self._template = {z.zone: z for z in state.zones}
         for zone in state.zones:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mmfw import gfp
-from mmfw.errors import MmfwError
 from mmfw.gfp import show_gfp_flags
 from mmfw.jit import page as pg
 from mmfw.mm.freelist import PF_MEMALLOC, Freelist, Request
 from mmfw.mm.mmzone import min_wmark_pages
+from mmfw.mm.oom_kill import OutOfMemory
+from mmfw.mm.throttle import MAX_RECLAIM_RETRIES
 from mmfw.mm.trace import CompactRetry, ReclaimRetryZone, Tracepoints
-from mmfw.mm.vmscan import MAX_RECLAIM_RETRIES, PAGE_ALLOC_COSTLY_ORDER
+from mmfw.mm.vmscan import PAGE_ALLOC_COSTLY_ORDER
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.state import ZoneType
 from mmfw.types import CompactPriority, CompactResult
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 MAX_COMPACT_RETRIES: Final = 16
 #: Rounds without progress after which a ``__GFP_NOFAIL`` request is said to loop for ever, as it does in the kernel.
 NOFAIL_ROUNDS: Final = 1000
-
-
-class OutOfMemory(MmfwError):
-    """A request that may not fail can never be answered."""
-
-    exit_status = 1
 
 
 class DirectCompactor(Protocol):
@@ -132,7 +127,7 @@ class Slowpath:
         self._freelist = freelist
         self._vmscan = vmscan
         self._compaction = compaction
-        self._oom = oom
+        self.oom = oom
         self._context = context
         self._trace = trace
         self._vmstat = vmstat
@@ -233,7 +228,7 @@ class Slowpath:
             pfn, oom_progress = self._may_oom(attempt)
             if pfn >= 0:
                 return pfn
-            victim = self._oom is not None and self._oom.current_is_victim()
+            victim = self.oom is not None and self.oom.current_is_victim()
             if victim and (attempt.flags & pg.ALLOC_OOM or gfp_mask & gfp.NOMEMALLOC):
                 return -1
             if not oom_progress:
@@ -290,7 +285,7 @@ class Slowpath:
             return 0
         if gfp_mask & gfp.MEMALLOC or self._context.task_flags & PF_MEMALLOC:
             return pg.ALLOC_NO_WATERMARKS
-        if self._oom is not None and self._oom.current_is_victim():
+        if self.oom is not None and self.oom.current_is_victim():
             return pg.ALLOC_OOM
         return 0
 
@@ -361,7 +356,7 @@ class Slowpath:
 
     def _may_oom(self, attempt: _Attempt) -> tuple[int, bool]:
         """``__alloc_pages_may_oom()``: a pfn or -1, and whether memory is on its way."""
-        request, oom = attempt.request, self._oom
+        request, oom = attempt.request, self.oom
         if oom is None:
             return -1, False
         if not oom.mutex_trylock():

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from mmfw import gfp
 from mmfw.errors import InputError
+from mmfw.jit import page as pg
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.sched import PF_KTHREAD, Scheduler, WaitQueue
 
 if TYPE_CHECKING:
     from mmfw.mm.context import ExecContext
     from mmfw.mm.page_alloc import PageAllocator
+    from mmfw.mm.pages import Memory
 
 #: Mask of a shmem page for a backup (``ttm_backup_backup_page()``, drivers/gpu/drm/ttm/ttm_backup.c).
 BACKUP_GFP: Final = gfp.GFP_KERNEL | gfp.HIGH | gfp.NOWARN | gfp.RETRY_MAYFAIL
@@ -76,8 +78,8 @@ class SwapStore:
 
     Parameters
     ----------
-    nr_swap_pages : int
-        Size of the device, in pages; 0 means no swap, so nothing can be backed up.
+    memory : Memory
+        Says how large the device is and how much of it is free; without one nothing can be backed up.
     """
 
     def __init__(
@@ -86,21 +88,21 @@ class SwapStore:
         allocator: PageAllocator,
         context: ExecContext,
         vmstat: VmStat,
-        nr_swap_pages: int,
+        memory: Memory,
     ) -> None:
-        self.total_swap_pages = nr_swap_pages
+        self.total_swap_pages = memory.total_swap_pages
         self.nr_shmem = 0
         self._sched = sched
         self._allocator = allocator
         self._context = context
         self._vmstat = vmstat
-        self._used = 0
+        self._S = memory.S
         self._queue: deque[Backup] = deque()
         self._device_wait = WaitQueue(sched, "swap device")
 
     def get_nr_swap_pages(self) -> int:
         """Free swap, in pages (``get_nr_swap_pages()``)."""
-        return self.total_swap_pages - self._used
+        return int(self._S[pg.S_NODE_STAT + pg.NS_FREE_SWAP])
 
     def start(self) -> None:
         """Start the device's thread."""
@@ -122,7 +124,7 @@ class SwapStore:
         """
         room = self.get_nr_swap_pages()
         shmem = self._allocator.exchange_pages(BACKUP_GFP, pfns[:room])
-        self._used += len(shmem)
+        self._S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] -= len(shmem)
         self.nr_shmem += len(shmem)
         backup = Backup(shmem)
         self._context.charge(len(shmem) * self._sched.costs.copy_page, "backup copy")
@@ -144,7 +146,7 @@ class SwapStore:
                 f"{nr_pages} pages are to be on the swap device at the start, {self.get_nr_swap_pages()} of its "
                 f"{self.total_swap_pages} are free; raise nr_swap_pages"
             )
-        self._used += nr_pages
+        self._S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] -= nr_pages
         return Backup(np.empty(0, dtype=np.int64), on_device=nr_pages)
 
     def restore(self, backup: Backup) -> None:
@@ -162,7 +164,7 @@ class SwapStore:
     def drop(self, backup: Backup) -> int:
         """Forget a backup; returns how many of its pages were on the device only."""
         shmem, on_device = backup.take_back()
-        self._used -= backup.nr_pages
+        self._S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] += backup.nr_pages
         self.nr_shmem -= len(shmem)
         self._allocator.free_pages_batch(shmem, 0)
         return on_device

@@ -1,9 +1,7 @@
-"""Reclaim: kswapd's wake-up and priority loop, and direct reclaim (mm/vmscan.c of 6.1).
+"""Reclaim of one node: who wakes kswapd, what one pass does, and direct reclaim (mm/vmscan.c of 6.1).
 
-What this version reclaims is what the shrinkers give up and a thin page cache
-(`mmfw.mm.filemap`). Not here yet: the four LRU lists, swap-out of anonymous memory, throttling,
-memory cgroups, and compaction, so kcompactd is asked and does nothing. The cost: a pass makes
-progress on fewer kinds of pages than a real one, and no pass is ended by compaction.
+kswapd's loop over priorities is `mmfw.mm.balance`, the scan of the LRU lists `mmfw.mm.lru_scan`. One node and no
+memory cgroups: ``shrink_node_memcgs()`` visits the root only, and there is no soft limit, no vmpressure.
 """
 
 from __future__ import annotations
@@ -11,36 +9,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mmfw import gfp
-from mmfw.gfp import GFP_KERNEL, gfp_zone
+from mmfw.costs import NSEC_PER_SEC
+from mmfw.gfp import gfp_zone
 from mmfw.jit import page as pg
 from mmfw.jit.alloc import zone_watermark_ok_free
-from mmfw.mm.mmzone import PglistData, Zone, high_wmark_pages
+from mmfw.mm.mmzone import PglistData, Zone, high_wmark_pages, min_wmark_pages
+from mmfw.mm.throttle import MAX_RECLAIM_RETRIES, VmscanThrottle, reclaim_throttle
 from mmfw.mm.trace import (
     MmVmscanDirectReclaimBegin,
     MmVmscanDirectReclaimEnd,
-    MmVmscanKswapdSleep,
-    MmVmscanKswapdWake,
     MmVmscanWakeupKswapd,
     Tracepoints,
 )
 from mmfw.mm.vmstat import VmEvent, VmStat
-from mmfw.state import MAX_NR_ZONES, PAGEBLOCK_ORDER
+from mmfw.sched import PF_KTHREAD
+from mmfw.state import MAX_NR_ZONES, ZoneType
 from mmfw.types import (
     DEF_PRIORITY,
     SWAP_CLUSTER_MAX,
+    CompactResult,
     KswapdWake,
     MmOps,
     ReclaimContext,
     Reclaimer,
     ScanControl,
+    ScanCounts,
     WakeReason,
 )
 
 if TYPE_CHECKING:
     from mmfw.mm.context import ExecContext, WaitQueueHead
+    from mmfw.mm.lru_scan import LruScan
+    from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.shrinker import ShrinkerList
 
-MAX_RECLAIM_RETRIES: Final = 16
 PAGE_ALLOC_COSTLY_ORDER: Final = 3
 
 
@@ -49,11 +51,21 @@ def compact_gap(order: int) -> int:
     return 2 << order
 
 
-class Lruvec(Protocol):
-    """Pages that reclaim may take besides what shrinkers hold."""
+class CompactionView(Protocol):
+    """Compaction, as reclaim sees it."""
 
-    def shrink_lruvec(self, sc: ScanControl) -> tuple[int, int]:
-        """Scan ``size >> priority`` pages; return (scanned, reclaimed), in pages."""
+    def compaction_suitable(
+        self, zone: Zone, order: int, alloc_flags: int, highest_zoneidx: int
+    ) -> CompactResult:
+        """Whether a zone should be compacted."""
+        ...
+
+    def wakeup_kcompactd(self, order: int, highest_zoneidx: int) -> None:
+        """Ask kcompactd for an order."""
+        ...
+
+    def reset_isolation_suitable(self) -> None:
+        """Recompute skip bits where that was asked for."""
         ...
 
 
@@ -66,8 +78,10 @@ class Vmscan:
         The node.
     shrinkers : ShrinkerList
         Registered shrinkers.
-    lruvec : Lruvec or None
-        Reclaimable pages outside shrinkers; None if there are none.
+    lruvec, lru_scan : optional
+        The LRU lists and the scan of them; None on a machine whose trace shows no pages on them.
+    compaction : CompactionView or None
+        None on a machine where nothing compacts.
     ops : MmOps
         Decisions: whether and for what kswapd is woken, whether shrinkers are called.
     kswapd_wait : WaitQueueHead
@@ -83,6 +97,8 @@ class Vmscan:
         pgdat: PglistData,
         shrinkers: ShrinkerList,
         lruvec: Lruvec | None,
+        lru_scan: LruScan | None,
+        compaction: CompactionView | None,
         ops: MmOps,
         kswapd_wait: WaitQueueHead,
         context: ExecContext,
@@ -90,6 +106,8 @@ class Vmscan:
         vmstat: VmStat,
     ) -> None:
         self.pgdat = pgdat
+        self.lru_scan = lru_scan
+        self.compaction = compaction
         self._shrinkers = shrinkers
         self._lruvec = lruvec
         self._ops = ops
@@ -97,6 +115,7 @@ class Vmscan:
         self._context = context
         self._trace = trace
         self._vmstat = vmstat
+        self._reclaimed_slab: dict[object, int] = {}
 
     # --- waking kswapd ------------------------------------------------------------------------------
 
@@ -151,97 +170,103 @@ class Vmscan:
         self._kswapd_wait.wake_up()
 
     def wakeup_kcompactd(self, order: int, highest_zoneidx: int) -> None:
-        """Note what kcompactd is asked for (``wakeup_kcompactd()``); it does not run in this version."""
-        if order:
-            self.pgdat.kcompactd_max_order = max(self.pgdat.kcompactd_max_order, order)
-            self.pgdat.kcompactd_highest_zoneidx = highest_zoneidx
+        """Ask kcompactd for an order (``wakeup_kcompactd()``)."""
+        if self.compaction is not None:
+            self.compaction.wakeup_kcompactd(order, highest_zoneidx)
 
-    # --- kswapd's pass ------------------------------------------------------------------------------
+    # --- one pass -------------------------------------------------------------------------------------
 
-    def balance_pgdat(self, order: int, highest_zoneidx: int) -> int:
-        """Reclaim until the node is balanced for an order, or every priority was tried (``balance_pgdat()``).
+    def zone_reclaimable_pages(self, zone: Zone) -> int:
+        """Pages of a zone that reclaim could take; its free pages if there are none (``zone_reclaimable_pages()``)."""
+        sizes = zone.lru_sizes
+        nr = sizes[pg.LRU_INACTIVE_FILE] + sizes[pg.LRU_ACTIVE_FILE]
+        if self.lru_scan is not None and self.lru_scan.can_reclaim_anon_pages():
+            nr += sizes[pg.LRU_INACTIVE_ANON] + sizes[pg.LRU_ACTIVE_ANON]
+        return nr or zone.free_pages_snapshot()
 
-        Returns
-        -------
-        int
-            The order it ended with: 0 once enough was reclaimed to leave the rest to compaction.
-        """
-        pgdat = self.pgdat
-        sc = ScanControl(
-            nr_to_reclaim=0,
-            order=order,
-            priority=DEF_PRIORITY,
-            reclaim_idx=highest_zoneidx,
-            gfp_mask=GFP_KERNEL,
-            may_writepage=False,
-            may_unmap=True,
-            may_swap=True,
-        )
-        self._vmstat.count(VmEvent.pageoutrun)
-        boosts = [(z, z.watermark_boost) for z in pgdat.managed_zones(highest_zoneidx)]
-        nr_boost_reclaim = sum(boost for _, boost in boosts)
-        boosted = nr_boost_reclaim > 0
-        zones = [z for z, _ in boosts]
-        for zone in zones:
-            zone.set_flag(pg.ZF_RECLAIM_ACTIVE, True)
-        balanced = False
-        while sc.priority >= 1:
-            raise_priority = True
-            before = sc.nr_reclaimed
-            balanced = self.pgdat_balanced(sc.order, highest_zoneidx)
-            if not balanced and nr_boost_reclaim:
-                nr_boost_reclaim = 0
-                sc.priority = DEF_PRIORITY
-                continue
-            if not nr_boost_reclaim and balanced:
-                break
-            if nr_boost_reclaim and sc.priority == DEF_PRIORITY - 2:
-                raise_priority = False
-            sc.may_writepage = not nr_boost_reclaim or sc.priority < DEF_PRIORITY - 2
-            sc.may_swap = not nr_boost_reclaim
-            sc.nr_scanned = 0
-            if self.kswapd_shrink_node(sc, zones):
-                raise_priority = False
-            progress = sc.nr_reclaimed - before
-            nr_boost_reclaim -= min(nr_boost_reclaim, progress)
-            if nr_boost_reclaim and not progress:
-                break
-            if raise_priority or not progress:
-                sc.priority -= 1
-        if not balanced and sc.nr_reclaimed == 0:
-            pgdat.kswapd_failures += 1
-        for zone in zones:
-            zone.set_flag(pg.ZF_RECLAIM_ACTIVE, False)
-        if boosted:
-            for zone, boost in boosts:
-                zone.watermark_boost -= min(zone.watermark_boost, boost)
-            self.wakeup_kcompactd(PAGEBLOCK_ORDER, highest_zoneidx)
-        return sc.order
+    def account_reclaimed_slab(self, nr_pages: int) -> None:
+        """Credit pages that a slab or buffer cache gave back to the running task's reclaim (``reclaim_state``)."""
+        task = self._context.current
+        if task in self._reclaimed_slab:
+            self._reclaimed_slab[task] += nr_pages
 
-    def kswapd_shrink_node(self, sc: ScanControl, zones: list[Zone]) -> bool:
-        """One priority's turn; whether it scanned enough to stay at it (``kswapd_shrink_node()``)."""
-        sc.nr_to_reclaim = sum(max(high_wmark_pages(zone), SWAP_CLUSTER_MAX) for zone in zones)
-        self.shrink_node(sc, Reclaimer.KSWAPD)
-        if sc.order and sc.nr_reclaimed >= compact_gap(sc.order):
-            sc.order = 0
-        return sc.nr_scanned >= sc.nr_to_reclaim
+    def _take_reclaimed_slab(self) -> int:
+        task = self._context.current
+        nr_pages, self._reclaimed_slab[task] = self._reclaimed_slab.get(task, 0), 0
+        return nr_pages
+
+    def begin_reclaim(self) -> None:
+        """Give the running task a ``reclaim_state`` (``set_task_reclaim_state()``)."""
+        self._reclaimed_slab[self._context.current] = 0
+
+    def end_reclaim(self) -> None:
+        """Take the running task's ``reclaim_state`` away."""
+        self._reclaimed_slab.pop(self._context.current, None)
 
     def shrink_node(self, sc: ScanControl, caller: Reclaimer) -> None:
-        """Scan the page cache, then call the shrinkers if the hook says so (``shrink_node()``)."""
-        before = sc.nr_reclaimed
-        if self._lruvec is not None:
-            scanned, reclaimed = self._lruvec.shrink_lruvec(sc)
-            sc.nr_scanned += scanned
-            sc.nr_reclaimed += reclaimed
-            kswapd = caller is Reclaimer.KSWAPD
-            self._vmstat.count(VmEvent.pgscan_kswapd if kswapd else VmEvent.pgscan_direct, scanned)
-            self._vmstat.count(VmEvent.pgsteal_kswapd if kswapd else VmEvent.pgsteal_direct, reclaimed)
-            self._vmstat.count(VmEvent.pgscan_file, scanned)
-            self._vmstat.count(VmEvent.pgsteal_file, reclaimed)
-        if self._ops.should_shrink_slab(ReclaimContext(self.pgdat, sc, caller)):
-            self._shrinkers.shrink_slab(sc.gfp_mask, self.pgdat.node_id, sc.priority)
-        if sc.nr_reclaimed > before:
-            self.pgdat.kswapd_failures = 0
+        """Scan the LRU lists, then call the shrinkers if the hook says so (``shrink_node()``)."""
+        pgdat, reclaimable = self.pgdat, False
+        kswapd = caller is Reclaimer.KSWAPD
+        while True:
+            sc.nr = ScanCounts()
+            before = sc.nr_reclaimed
+            if self.lru_scan is not None:
+                self.lru_scan.prepare_scan_count(sc)
+                self.lru_scan.shrink_lruvec(sc, caller)
+            if self._ops.should_shrink_slab(ReclaimContext(pgdat, sc, caller)):
+                self._shrinkers.shrink_slab(sc.gfp_mask, pgdat.node_id, sc.priority)
+            sc.nr_reclaimed += self._take_reclaimed_slab()
+            progress = sc.nr_reclaimed - before
+            reclaimable |= progress > 0
+            nr = sc.nr
+            if kswapd:
+                pgdat.under_writeback |= nr.writeback > 0 and nr.writeback == nr.taken
+                pgdat.many_dirty |= nr.unqueued_dirty == nr.file_taken
+                if nr.immediate:
+                    self._throttle(VmscanThrottle.WRITEBACK)
+                pgdat.congested |= nr.dirty > 0 and nr.dirty == nr.congested
+            elif pgdat.congested:
+                self._throttle(VmscanThrottle.CONGESTED)
+            if not self._should_continue_reclaim(progress, sc):
+                break
+        if reclaimable:
+            pgdat.kswapd_failures = 0
+
+    def _throttle(self, reason: VmscanThrottle) -> None:
+        flags = self._context.task_flags
+        reclaim_throttle(
+            self.pgdat,
+            reason,
+            self._context,
+            self._trace,
+            may_sleep=not flags & PF_KTHREAD or self._context.is_kswapd,
+            skip_congested=self._skip_throttle_noprogress,
+        )
+
+    def _skip_throttle_noprogress(self) -> bool:
+        """``skip_throttle_noprogress()``: the node is hopeless, or little is being written."""
+        if self.pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES or self._lruvec is None:
+            return True
+        reclaimable = sum(self.zone_reclaimable_pages(zone) for zone in self.pgdat.managed_zones(4))
+        pending = self._lruvec.node_stat(pg.NS_FILE_DIRTY) + self._lruvec.node_stat(pg.NS_WRITEBACK)
+        return 2 * pending <= reclaimable
+
+    def _should_continue_reclaim(self, progress: int, sc: ScanControl) -> bool:
+        """Whether reclaim for compaction's sake goes on (``should_continue_reclaim()``)."""
+        if not sc.gfp_mask & gfp.IO or not sc.order or self.compaction is None or self._lruvec is None:
+            return False
+        if sc.order <= PAGE_ALLOC_COSTLY_ORDER and sc.priority >= DEF_PRIORITY - 2:
+            return False
+        if progress == 0:
+            return False
+        for zone in self.pgdat.managed_zones(sc.reclaim_idx):
+            suitable = self.compaction.compaction_suitable(zone, sc.order, 0, sc.reclaim_idx)
+            if suitable in (CompactResult.SUCCESS, CompactResult.CONTINUE):
+                return False
+        inactive = self._lruvec.size(pg.LRU_INACTIVE_FILE)
+        if self.lru_scan is not None and self.lru_scan.can_reclaim_anon_pages():
+            inactive += self._lruvec.size(pg.LRU_INACTIVE_ANON)
+        return inactive > compact_gap(sc.order)
 
     # --- direct reclaim -----------------------------------------------------------------------------
 
@@ -251,7 +276,8 @@ class Vmscan:
         Returns
         -------
         int
-            Pages reclaimed from the page cache; what shrinkers freed does not count, as in the kernel.
+            Pages reclaimed from the LRU lists and slabs, or 1 if compaction should go ahead. What other
+            shrinkers freed does not count, as in the kernel.
         """
         sc = ScanControl(
             nr_to_reclaim=SWAP_CLUSTER_MAX,
@@ -263,39 +289,95 @@ class Vmscan:
             may_unmap=True,
             may_swap=True,
         )
+        if self._throttle_direct_reclaim(gfp_mask):
+            return 1
         if self._trace.enabled(MmVmscanDirectReclaimBegin):
             self._trace.emit(MmVmscanDirectReclaimBegin(order, gfp_mask))
-        self._vmstat.count(VmEvent(VmEvent.allocstall_dma + min(sc.reclaim_idx, 3)))
-        while sc.priority >= 0:
-            sc.nr_scanned = 0
-            self.shrink_node(sc, Reclaimer.DIRECT)
-            if sc.nr_reclaimed >= sc.nr_to_reclaim:
-                break
-            sc.priority -= 1
+        with self._context.memalloc_noreclaim():
+            self.begin_reclaim()
+            nr_reclaimed = self._do_try_to_free_pages(sc)
+            self.end_reclaim()
         if self._trace.enabled(MmVmscanDirectReclaimEnd):
-            self._trace.emit(MmVmscanDirectReclaimEnd(sc.nr_reclaimed))
-        return sc.nr_reclaimed
+            self._trace.emit(MmVmscanDirectReclaimEnd(nr_reclaimed))
+        return nr_reclaimed
 
-    # --- hooks for the kthread that runs this (mmfw.mm.kswapd) ---------------------------------------
+    def _do_try_to_free_pages(self, sc: ScanControl) -> int:
+        """``do_try_to_free_pages()``."""
+        while True:
+            self._vmstat.count(VmEvent(VmEvent.allocstall_dma + sc.reclaim_idx))
+            sc.priority = DEF_PRIORITY
+            while sc.priority >= 0:
+                sc.nr_scanned = 0
+                self._shrink_zones(sc)
+                if sc.nr_reclaimed >= sc.nr_to_reclaim or sc.compaction_ready:
+                    break
+                sc.priority -= 1
+            if self.lru_scan is not None:
+                self.lru_scan.snapshot_refaults()
+            if sc.nr_reclaimed:
+                return sc.nr_reclaimed
+            if sc.compaction_ready:
+                return 1
+            if not sc.skipped_deactivate:
+                return 0
+            sc.force_deactivate = True
+            sc.skipped_deactivate = False
 
-    def prepare_kswapd_sleep(self, order: int, highest_zoneidx: int) -> bool:
-        """Whether kswapd may sleep: the node is hopeless or balanced (``prepare_kswapd_sleep()``)."""
+    def _shrink_zones(self, sc: ScanControl) -> None:
+        """``shrink_zones()``: the node once, unless every zone is ready for compaction."""
+        zones = [zone for zone in self.pgdat.node_zones[sc.reclaim_idx :: -1] if zone.managed_pages]
+        shrunk = False
+        for zone in zones:
+            if sc.order > PAGE_ALLOC_COSTLY_ORDER and self._compaction_ready(zone, sc):
+                sc.compaction_ready = True
+                continue
+            if not shrunk:
+                self.shrink_node(sc, Reclaimer.DIRECT)
+                shrunk = True
+        if shrunk and sc.nr_reclaimed <= sc.nr_scanned >> 3 and sc.priority == 1 and not sc.nr_reclaimed:
+            self._throttle(VmscanThrottle.NOPROGRESS)
+
+    def _compaction_ready(self, zone: Zone, sc: ScanControl) -> bool:
+        """Whether to leave a zone to compaction (``compaction_ready()``)."""
+        if not sc.gfp_mask & gfp.IO or self.compaction is None:
+            return False
+        suitable = self.compaction.compaction_suitable(zone, sc.order, 0, sc.reclaim_idx)
+        if suitable != CompactResult.CONTINUE:
+            return suitable == CompactResult.SUCCESS
+        mark = high_wmark_pages(zone) + compact_gap(sc.order)
+        return self.zone_watermark_ok_safe(zone, 0, mark, sc.reclaim_idx)
+
+    def allow_direct_reclaim(self) -> bool:
+        """Whether half of the reserves are still free (``allow_direct_reclaim()``)."""
         if self.pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES:
             return True
-        return self.pgdat_balanced(order, highest_zoneidx)
+        reserve = free = 0
+        for zone in self.pgdat.managed_zones(ZoneType.NORMAL):
+            if self.zone_reclaimable_pages(zone):
+                reserve += min_wmark_pages(zone)
+                free += zone.free_pages_snapshot()
+        if not reserve or free > reserve // 2:
+            return True
+        if self._kswapd_wait.waitqueue_active():
+            self.pgdat.kswapd_highest_zoneidx = min(self.pgdat.kswapd_highest_zoneidx, ZoneType.NORMAL)
+            self._kswapd_wait.wake_up()
+        return False
 
-    def note_kswapd_wake(self, order: int, highest_zoneidx: int) -> None:
-        """Trace the start of a pass."""
-        if self._trace.enabled(MmVmscanKswapdWake):
-            self._trace.emit(MmVmscanKswapdWake(self.pgdat.node_id, highest_zoneidx, order))
+    def _throttle_direct_reclaim(self, gfp_mask: int) -> bool:
+        """Wait until kswapd has refilled the reserves; True if the task was killed meanwhile.
 
-    def note_kswapd_sleep(self) -> None:
-        """Trace the full sleep."""
-        if self._trace.enabled(MmVmscanKswapdSleep):
-            self._trace.emit(MmVmscanKswapdSleep(self.pgdat.node_id))
-
-    def note_hit_quickly(self, low: bool) -> None:
-        """Count a sleep that was cut short (kswapd_low/high_wmark_hit_quickly)."""
-        self._vmstat.count(
-            VmEvent.kswapd_low_wmark_hit_quickly if low else VmEvent.kswapd_high_wmark_hit_quickly
-        )
+        ``throttle_direct_reclaim()``. Sleepers look again every 10 ms; the kernel wakes them from kswapd.
+        """
+        if self._context.task_flags & PF_KTHREAD or self._context.fatal_signal_pending:
+            return False
+        if self.allow_direct_reclaim():
+            return False
+        self._vmstat.count(VmEvent.pgscan_direct_throttle)
+        limit = None if gfp_mask & gfp.FS else NSEC_PER_SEC
+        waited = 0
+        while not self.allow_direct_reclaim() and (limit is None or waited < limit):
+            self._context.schedule_timeout(NSEC_PER_SEC // 100)
+            waited += NSEC_PER_SEC // 100
+            if self._context.fatal_signal_pending:
+                return True
+        return False

@@ -113,7 +113,9 @@ def _build(header: Header, state: StateRecord, reader: TraceReader) -> _Machine:
     vmstat = VmStat(memory)
     ops = MmOps(plan_wakeup=mmfw_plan_wakeup, should_shrink_slab=mmfw_should_shrink_slab)
     context = IrqsOff()
-    vmscan = Vmscan(pgdat, ShrinkerList(trace, vmstat), None, ops, SleepingOnce(), context, trace, vmstat)
+    vmscan = Vmscan(
+        pgdat, ShrinkerList(trace, vmstat), None, None, None, ops, SleepingOnce(), context, trace, vmstat
+    )
     freelist = Freelist(pgdat, vmscan, context)
     slowpath = Slowpath(freelist, vmscan, None, None, context, trace, vmstat)
     allocator = PageAllocator(freelist, slowpath, context)

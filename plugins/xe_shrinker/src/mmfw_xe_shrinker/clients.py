@@ -158,7 +158,7 @@ def webgl_aquarium_client(mm: Mm, params: AquariumParams) -> None:
     while True:
         sched.charge_user(params.frame_user_us * 1_000, "frame")
         if len(per_frame):
-            file.read((position + per_frame) % params.file_pages)
+            file.read_pages((position + per_frame) % params.file_pages)
             position = (position + len(per_frame)) % params.file_pages
         fence = clients.exec(device, vm, params)
         if fence is not None:

@@ -1,0 +1,234 @@
+"""Moving isolated pages, and what `compact_zone` does between two blocks (mm/compaction.c, mm/migrate.c of 6.1)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mmfw.jit import events as ev
+from mmfw.jit import i64, njit
+from mmfw.jit.alloc import free_pages_core
+from mmfw.jit.buddy import can_steal_fallback, find_suitable_fallback
+from mmfw.jit.compact_control import (
+    CC_LIST,
+    CC_MIGRATETYPE,
+    CC_MODE,
+    CC_NR_FREEPAGES,
+    CC_NR_MIGRATEPAGES,
+    CC_ORDER,
+    CC_ROW,
+    MODE_SYNC,
+)
+from mmfw.jit.compact_free import isolate_freepages
+from mmfw.jit.lru import KEEP_PG_FLAGS, lru_add
+from mmfw.jit.page import (
+    MOVABLE,
+    NR_ORDERS,
+    ORDER_MASK,
+    PB_ABSENT,
+    PB_ORDER,
+    PB_PAGES,
+    PB_SKIP,
+    PG_COMPOUND,
+    PG_LOCKED,
+    PG_LRU,
+    PG_PINNED,
+    PG_WRITEBACK,
+    RMAP,
+    S_EVENT,
+    T_ALLOC,
+    T_BUDDY,
+    TR_MIGRATEPAGES,
+    TYPE_MASK,
+    WORD,
+    Z_BLOCKSKIP_FLUSH,
+    Z_CACHED_FREE,
+    Z_CACHED_MIGRATE,
+    Z_END,
+    Z_INIT_FREE,
+    Z_INIT_MIGRATE,
+    Z_NR_FREE,
+    Z_START,
+    first_entry,
+    free_head,
+    list_add,
+    list_del,
+    owner_head,
+    pageblock_mt,
+    trace,
+    zone_offset,
+)
+
+#: `migrate_pages` ran out of pages to move to (-ENOMEM).
+MIGRATE_ENOMEM: Final = -1
+
+
+@njit
+def compaction_alloc(page: Any, pb: Any, S: Any, cpu: int, cc: Any) -> int:
+    """A page to move to, or -1 (``compaction_alloc()``)."""
+    head = owner_head(S, cc[CC_LIST])
+    dst = first_entry(page, head)
+    if dst == head:
+        isolate_freepages(page, pb, S, cpu, cc)
+        dst = first_entry(page, head)
+    if dst == head:
+        return -1
+    list_del(page, dst)
+    cc[CC_NR_FREEPAGES] -= 1
+    return dst
+
+
+@njit
+def migrate_pages(page: Any, pb: Any, S: Any, slots: Any, cpu: int, cc: Any, pages: Any) -> tuple[int, int]:
+    """Move isolated pages, the last isolated first (``migrate_pages()`` with ``compaction_alloc()``).
+
+    A page that somebody has locked or pinned, or that is being written while the mode does not wait for that, stays
+    and goes back on the LRU. Waiting for a page lock is not modelled: nobody holds one over a sleep.
+
+    Returns
+    -------
+    (int, int)
+        Pages moved; and pages that were not, or `MIGRATE_ENOMEM`.
+    """
+    total = cc[CC_NR_MIGRATEPAGES]
+    moved = 0
+    failed = 0
+    status = 0
+    kept = 0
+    i = total - 1
+    while i >= 0:
+        src = i64(pages[i])
+        word = i64(page[4 * src + WORD])
+        busy = word & (PG_LOCKED | PG_PINNED) != 0 or (word & PG_WRITEBACK != 0 and cc[CC_MODE] != MODE_SYNC)
+        dst = i64(-1)
+        if status == 0:
+            dst = compaction_alloc(page, pb, S, cpu, cc)
+            if dst < 0:
+                status = MIGRATE_ENOMEM
+                failed += 1
+        if dst >= 0 and busy:
+            list_add(page, owner_head(S, cc[CC_LIST]), dst)
+            cc[CC_NR_FREEPAGES] += 1
+            failed += 1
+            dst = i64(-1)
+        if dst < 0:
+            # compacted towards the end of the array: what stays is put back by the caller
+            kept += 1
+            pages[total - kept] = src
+        else:
+            slot = i64(page[4 * src + RMAP])
+            page[4 * dst + RMAP] = slot
+            page[4 * src + RMAP] = 0
+            if slot != 0:
+                slots[slot] = dst
+            page[4 * dst + WORD] |= word & KEEP_PG_FLAGS
+            page[4 * src + WORD] = T_ALLOC
+            lru_add(page, pb, S, dst, False)
+            free_pages_core(page, pb, S, cpu, src, i64(0))
+            moved += 1
+        i -= 1
+    for k in range(kept):
+        pages[k] = pages[total - kept + k]
+    cc[CC_NR_MIGRATEPAGES] = kept
+    S[S_EVENT + ev.PGMIGRATE_SUCCESS] += moved
+    S[S_EVENT + ev.PGMIGRATE_FAIL] += failed
+    trace(S, TR_MIGRATEPAGES, moved, total - moved, 0, 0, 0)
+    if status == 0:
+        status = failed
+    return moved, status
+
+
+@njit
+def suitable_page_free(page: Any, S: Any, cc: Any) -> bool:
+    """Whether a block that the request would take is free (rule 5 of ``__compact_finished()``)."""
+    row = cc[CC_ROW]
+    z = zone_offset(row)
+    mt = cc[CC_MIGRATETYPE]
+    for order in range(cc[CC_ORDER], NR_ORDERS):
+        head = free_head(S, row, order, mt)
+        if first_entry(page, head) != head:
+            return True
+        if S[z + Z_NR_FREE + order] != 0 and can_steal_fallback(S, order, mt):
+            if find_suitable_fallback(page, S, row, z, order, mt) >= 0:
+                return True
+    return False
+
+
+@njit
+def release_freepages(page: Any, pb: Any, S: Any, cpu: int, cc: Any) -> None:
+    """Give held free pages back, and let the free scanner start where they came from (``release_freepages()``)."""
+    head = owner_head(S, cc[CC_LIST])
+    highest = i64(0)
+    entry = first_entry(page, head)
+    while entry != head:
+        after = first_entry(page, entry)
+        list_del(page, entry)
+        free_pages_core(page, pb, S, cpu, entry, i64(0))
+        highest = max(highest, entry)
+        entry = after
+    cc[CC_NR_FREEPAGES] = 0
+    z = zone_offset(cc[CC_ROW])
+    start = highest >> PB_ORDER << PB_ORDER
+    if start > S[z + Z_CACHED_FREE]:
+        S[z + Z_CACHED_FREE] = start
+
+
+@njit
+def reset_isolation_pfn(
+    page: Any, pb: Any, S: Any, row: int, pfn: int, check_source: bool, check_target: bool
+) -> bool:
+    """Clear a block's skip bit if a sample of it promises something (``__reset_isolation_pfn()``)."""
+    z = zone_offset(row)
+    block = pfn >> PB_ORDER
+    if pfn < S[z + Z_START] or pfn >= S[z + Z_END] or pb[block] & PB_ABSENT:
+        return False
+    start = max(block << PB_ORDER, S[z + Z_START])
+    word = i64(page[4 * (block << PB_ORDER) + WORD])
+    if (word & (TYPE_MASK | PG_COMPOUND)) == (T_ALLOC | PG_COMPOUND) and word & ORDER_MASK >= PB_ORDER:
+        return False
+    if check_source and check_target and pb[block] & PB_SKIP == 0:
+        return True
+    if not check_source and check_target and pageblock_mt(pb, pfn) != MOVABLE:
+        return False
+    last = min((block << PB_ORDER) + PB_PAGES, S[z + Z_END]) - 1
+    at = start
+    while at <= last:
+        word = i64(page[4 * at + WORD])
+        lru = word & TYPE_MASK == T_ALLOC and word & PG_LRU != 0
+        if (check_source and lru) or (check_target and word & TYPE_MASK == T_BUDDY):
+            pb[block] = i64(pb[block]) & ~PB_SKIP
+            return True
+        at += 8
+    return False
+
+
+@njit
+def reset_isolation_suitable(page: Any, pb: Any, S: Any, row: int) -> None:
+    """Recompute the skip bits of a zone and where the scanners start (``__reset_isolation_suitable()``)."""
+    z = zone_offset(row)
+    if S[z + Z_BLOCKSKIP_FLUSH] == 0:
+        return
+    S[z + Z_BLOCKSKIP_FLUSH] = 0
+    migrate = S[z + Z_START]
+    free = S[z + Z_END] - 1
+    reset_migrate = free
+    reset_free = migrate
+    source_set = False
+    free_set = False
+    while migrate < free:
+        if reset_isolation_pfn(page, pb, S, row, migrate, True, source_set) and migrate < reset_migrate:
+            source_set = True
+            reset_migrate = migrate
+            S[z + Z_INIT_MIGRATE] = migrate
+            S[z + Z_CACHED_MIGRATE] = migrate
+            S[z + Z_CACHED_MIGRATE + 1] = migrate
+        if reset_isolation_pfn(page, pb, S, row, free, free_set, True) and free > reset_free:
+            free_set = True
+            reset_free = free
+            S[z + Z_INIT_FREE] = free
+            S[z + Z_CACHED_FREE] = free
+        migrate += PB_PAGES
+        free -= PB_PAGES
+    if reset_migrate >= reset_free:
+        S[z + Z_CACHED_MIGRATE] = migrate
+        S[z + Z_CACHED_MIGRATE + 1] = migrate
+        S[z + Z_CACHED_FREE] = free

@@ -1,0 +1,320 @@
+"""``compact_zone()``: one run of both scanners over a zone (mm/compaction.c of 6.1).
+
+The scanners and the moving of pages are compiled (`mmfw.jit.compact_migrate`, `compact_free`, `compact_run`); this
+is the loop around them. Pages isolated for migration are moved or put back before anything else can run, so no other
+task meets a page that is on no list; free pages that the run holds stay with it to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from mmfw import gfp
+from mmfw.gfp import gfp_migratetype
+from mmfw.jit import compact_control as cct
+from mmfw.jit import compact_migrate as jit_migrate
+from mmfw.jit import compact_run as jit
+from mmfw.jit import page as pg
+from mmfw.jit.pcp import drain_pages_zone
+from mmfw.mm.fragmentation import fragmentation_score_wmark, fragmentation_score_zone
+from mmfw.mm.trace import MmCompactionBegin, MmCompactionEnd, MmCompactionFinished, Tracepoints
+from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.state import PAGEBLOCK_NR_PAGES
+from mmfw.types import CompactControl, CompactionScan, CompactResult, MigrateMode, ScanPhase
+
+if TYPE_CHECKING:
+    from mmfw.costs import CostProfile
+    from mmfw.mm.context import ExecContext
+    from mmfw.mm.mmzone import Zone
+    from mmfw.mm.pages import Memory
+    from mmfw.mm.rmap import RmapSpace
+
+#: Room for the pages isolated at once: a whole block when it is scanned a second time.
+_ROOM: Final = PAGEBLOCK_NR_PAGES + cct.COMPACT_CLUSTER_MAX
+
+
+class CompactRun:
+    """A ``struct compact_control`` and the loop that works on it.
+
+    Parameters
+    ----------
+    memory, rmap, context, trace, vmstat, costs
+        Pages; where they are; the running task; where events and counts go; what work costs.
+    control : CompactControl
+        What to do: zone, order, mode and so on. Its results are filled in after each zone.
+    kswapd_is_running : callable
+        Whether proactive compaction should give way.
+    plan_scan : callable
+        ``plan_scan(cc, phase)``: the decision hook; None asks no shrinker.
+    compaction_scan : callable
+        Asks the shrinkers.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        rmap: RmapSpace,
+        context: ExecContext,
+        trace: Tracepoints,
+        vmstat: VmStat,
+        costs: CostProfile | None,
+        control: CompactControl,
+        kswapd_is_running: Callable[[], bool],
+        plan_scan: Callable[[CompactControl, ScanPhase], CompactionScan | None] | None = None,
+        compaction_scan: Callable[[CompactionScan], int] | None = None,
+    ) -> None:
+        self.control = control
+        self.captured = -1
+        self._memory = memory
+        self._rmap = rmap
+        self._context = context
+        self._trace = trace
+        self._vmstat = vmstat
+        self._costs = costs
+        self._kswapd_is_running = kswapd_is_running
+        self._plan_scan = plan_scan
+        self._compaction_scan = compaction_scan
+        self._cc = np.zeros(cct.CC_SIZE, dtype=np.int64)
+        self._pages = np.empty(_ROOM, dtype=np.int64)
+        self._charged = (0, 0, 0)
+
+    # --- one zone -----------------------------------------------------------------------------------
+
+    def compact_zone(
+        self, zone: Zone, suitable: Callable[[], CompactResult], restarting: bool, *, capture: bool
+    ) -> CompactResult:
+        """Compact a zone (``compact_zone()``).
+
+        Parameters
+        ----------
+        zone : Zone
+            The zone.
+        suitable : callable
+            ``compaction_suitable()`` for this request.
+        restarting : bool
+            Whether skip bits are to be recomputed first (``compaction_restarting()``).
+        capture : bool
+            Whether the running task takes a block of the wanted order as it is freed; `captured` tells.
+        """
+        memory, control = self._memory, self.control
+        S, z, row = memory.S, memory.zone_offset(zone.index), zone.index
+        control.zone = zone
+        control.migratetype = 0 if S[pg.S_MOBILITY_OFF] else gfp_migratetype(control.gfp_mask)
+        control.total_migrate_scanned = control.total_free_scanned = 0
+        ask = self._asks(ScanPhase.ENTRY)
+        if ask is not None:
+            self._scan_shrinkers(ask)
+        result = suitable()
+        if result in (CompactResult.SUCCESS, CompactResult.SKIPPED):
+            return result
+        if restarting:
+            jit.reset_isolation_suitable(memory.page, memory.pb, S, row)
+        self._place_scanners(z)
+        self._load(row)
+        memory_list = memory.take_owner_list()
+        self._cc[cct.CC_LIST] = memory_list
+        if self._trace.enabled(MmCompactionBegin):
+            self._trace.emit(MmCompactionBegin(*self._scanners(zone), control.mode != MigrateMode.ASYNC))
+        try:
+            result = self._loop(zone, z, capture=capture)
+            if self._cc[cct.CC_NR_FREEPAGES] > 0:
+                self._capturing(row, on=capture)
+                jit.release_freepages(memory.page, memory.pb, S, self._context.cpu, self._cc)
+                self._capturing(row, on=False)
+        finally:
+            memory.put_owner_list(memory_list)
+        self._store()
+        self._vmstat.count(VmEvent.compact_migrate_scanned, control.total_migrate_scanned)
+        self._vmstat.count(VmEvent.compact_free_scanned, control.total_free_scanned)
+        if self._trace.enabled(MmCompactionEnd):
+            self._trace.emit(
+                MmCompactionEnd(*self._scanners(zone), control.mode != MigrateMode.ASYNC, result)
+            )
+        self._charge()
+        return result
+
+    def _scanners(self, zone: Zone) -> tuple[int, int, int, int]:
+        control = self.control
+        return zone.zone_start_pfn, control.migrate_pfn, control.free_pfn, zone.zone_end_pfn
+
+    def _place_scanners(self, z: int) -> None:
+        """Where the scanners start: at the zone's ends, or where the last run left off."""
+        S, control = self._memory.S, self.control
+        start, end = int(S[z + pg.Z_START]), int(S[z + pg.Z_END])
+        last_block = (end - 1) & -PAGEBLOCK_NR_PAGES
+        sync = int(control.mode != MigrateMode.ASYNC)
+        control.fast_start_pfn = 0
+        if control.whole_zone:
+            control.migrate_pfn, control.free_pfn = start, last_block
+            return
+        control.migrate_pfn = int(S[z + pg.Z_CACHED_MIGRATE + sync])
+        control.free_pfn = int(S[z + pg.Z_CACHED_FREE])
+        if not start <= control.free_pfn < end:
+            control.free_pfn = last_block
+            S[z + pg.Z_CACHED_FREE] = last_block
+        if not start <= control.migrate_pfn < end:
+            control.migrate_pfn = start
+            S[z + pg.Z_CACHED_MIGRATE] = S[z + pg.Z_CACHED_MIGRATE + 1] = start
+        if control.migrate_pfn <= S[z + pg.Z_INIT_MIGRATE]:
+            control.whole_zone = True
+
+    def _loop(self, zone: Zone, z: int, *, capture: bool) -> CompactResult:
+        memory, cc, pages, control = self._memory, self._cc, self._pages, self.control
+        S, row, order = memory.S, zone.index, control.order
+        direct_async = control.direct_compaction and control.mode == MigrateMode.ASYNC
+        update_cached = control.mode == MigrateMode.ASYNC and (
+            S[z + pg.Z_CACHED_MIGRATE] == S[z + pg.Z_CACHED_MIGRATE + 1]
+        )
+        last_migrated = 0
+        while True:
+            result = self._compact_finished(zone, z)
+            if result != CompactResult.CONTINUE:
+                return result
+            ask = self._asks(ScanPhase.PAGEBLOCK)
+            if ask is not None:
+                self._scan_shrinkers(ask)
+            iteration_start = int(cc[cct.CC_MIGRATE_PFN])
+            cc[cct.CC_RESCAN] = last_migrated >> pg.PB_ORDER == iteration_start >> pg.PB_ORDER
+            self._context.might_sleep()
+            found = jit_migrate.isolate_migratepages(memory.page, memory.pb, S, cc, pages, False)
+            while found == jit_migrate.ISOLATE_AGAIN:
+                self._charge()
+                self._context.might_sleep()
+                found = jit_migrate.isolate_migratepages(memory.page, memory.pb, S, cc, pages, True)
+            if found == jit_migrate.ISOLATE_SUCCESS:
+                update_cached = False
+                last_migrated = iteration_start
+                self._capturing(row, on=capture)
+                moved, failed = jit.migrate_pages(
+                    memory.page, memory.pb, S, self._rmap.slots, self._context.cpu, cc, pages
+                )
+                if failed:
+                    jit_migrate.putback_pages(memory.page, memory.pb, S, cc, pages)
+                self._capturing(row, on=False)
+                self._charge(moved)
+                if failed == jit.MIGRATE_ENOMEM and not cct.scanners_met(cc):
+                    return CompactResult.CONTENDED
+                if failed and direct_async:
+                    cc[cct.CC_MIGRATE_PFN] = cct.block_end_pfn(int(cc[cct.CC_MIGRATE_PFN]) - 1, order)
+                    last_migrated = 0
+            elif update_cached:
+                S[z + pg.Z_CACHED_MIGRATE + 1] = S[z + pg.Z_CACHED_MIGRATE]
+            if order > 0 and last_migrated and last_migrated < int(cc[cct.CC_MIGRATE_PFN]) >> order << order:
+                self._capturing(row, on=capture)
+                drain_pages_zone(memory.page, memory.pb, S, self._context.cpu, row)
+                self._capturing(row, on=False)
+                last_migrated = 0
+            self._charge()
+            if self.captured >= 0:
+                return CompactResult.SUCCESS
+
+    # --- the finish test ----------------------------------------------------------------------------
+
+    def _compact_finished(self, zone: Zone, z: int) -> CompactResult:
+        """``compact_finished()``; the FINISH call of the shrinkers may change the answer."""
+        result = self._finished(zone, z)
+        if result in (CompactResult.COMPLETE, CompactResult.PARTIAL_SKIPPED):
+            ask = self._asks(ScanPhase.FINISH)
+            freed = 0 if ask is None else self._scan_shrinkers(ask)
+            memory = self._memory
+            if (
+                freed > 0
+                and self.control.order > 0
+                and jit.suitable_page_free(memory.page, memory.S, self._cc)
+            ):
+                result = CompactResult.SUCCESS
+        if self._trace.enabled(MmCompactionFinished):
+            self._trace.emit(MmCompactionFinished(zone.node, zone.index, self.control.order, result))
+        return CompactResult.CONTINUE if result == CompactResult.NO_SUITABLE_PAGE else result
+
+    def _finished(self, zone: Zone, z: int) -> CompactResult:
+        """``__compact_finished()``."""
+        S, cc, control = self._memory.S, self._cc, self.control
+        if cct.scanners_met(cc):
+            S[z + pg.Z_CACHED_MIGRATE] = S[z + pg.Z_CACHED_MIGRATE + 1] = S[z + pg.Z_START]
+            S[z + pg.Z_CACHED_FREE] = (S[z + pg.Z_END] - 1) & -PAGEBLOCK_NR_PAGES
+            if control.direct_compaction:
+                S[z + pg.Z_BLOCKSKIP_FLUSH] = 1
+            return CompactResult.COMPLETE if control.whole_zone else CompactResult.PARTIAL_SKIPPED
+        if control.proactive_compaction:
+            if self._kswapd_is_running():
+                return CompactResult.PARTIAL_SKIPPED
+            if fragmentation_score_zone(zone) > fragmentation_score_wmark(low=True):
+                return CompactResult.CONTINUE
+            return CompactResult.SUCCESS
+        if control.order == -1 or cc[cct.CC_MIGRATE_PFN] % PAGEBLOCK_NR_PAGES:
+            return CompactResult.CONTINUE
+        if jit.suitable_page_free(self._memory.page, S, cc):
+            return CompactResult.SUCCESS
+        return CompactResult.NO_SUITABLE_PAGE
+
+    # --- between Python and the compiled loops --------------------------------------------------------
+
+    def _load(self, row: int) -> None:
+        cc, control = self._cc, self.control
+        cc[:] = 0
+        cc[cct.CC_ROW] = row
+        cc[cct.CC_ORDER] = control.order
+        cc[cct.CC_MIGRATETYPE] = control.migratetype
+        cc[cct.CC_MODE] = control.mode
+        cc[cct.CC_FREE_PFN] = control.free_pfn
+        cc[cct.CC_MIGRATE_PFN] = control.migrate_pfn
+        cc[cct.CC_WHOLE_ZONE] = control.whole_zone
+        cc[cct.CC_IGNORE_SKIP_HINT] = control.ignore_skip_hint
+        cc[cct.CC_IGNORE_BLOCK_SUITABLE] = control.ignore_block_suitable
+        cc[cct.CC_NO_SET_SKIP_HINT] = control.no_set_skip_hint
+        cc[cct.CC_DIRECT] = control.direct_compaction
+        cc[cct.CC_PROACTIVE] = control.proactive_compaction
+        cc[cct.CC_FAST_SEARCH_FAIL] = control.fast_search_fail
+        cc[cct.CC_SEARCH_ORDER] = control.search_order
+        cc[cct.CC_MAY_FS] = control.gfp_mask & gfp.FS != 0
+        cc[cct.CC_UNEVICTABLE] = 1
+        self._charged = (0, 0, 0)
+
+    def _store(self) -> None:
+        cc, control = self._cc, self.control
+        control.free_pfn = int(cc[cct.CC_FREE_PFN])
+        control.migrate_pfn = int(cc[cct.CC_MIGRATE_PFN])
+        control.total_migrate_scanned = int(cc[cct.CC_MIGRATE_SCANNED])
+        control.total_free_scanned = int(cc[cct.CC_FREE_SCANNED])
+        control.fast_search_fail = int(cc[cct.CC_FAST_SEARCH_FAIL])
+        control.search_order = int(cc[cct.CC_SEARCH_ORDER])
+
+    def _capturing(self, row: int, *, on: bool) -> None:
+        """Set or clear ``current->capture_control`` around a stretch in which nobody else runs."""
+        S = self._memory.S
+        if on and self.captured < 0:
+            S[pg.S_CAPC_ROW] = row + 1
+            S[pg.S_CAPC_ORDER] = self.control.order
+            S[pg.S_CAPC_PFN] = 0
+        elif S[pg.S_CAPC_ROW]:
+            S[pg.S_CAPC_ROW] = 0
+            if S[pg.S_CAPC_PFN]:
+                self.captured = int(S[pg.S_CAPC_PFN]) - 1
+                S[pg.S_CAPC_PFN] = 0
+
+    def _charge(self, moved: int = 0) -> None:
+        """Charge what the scanners did since the last time."""
+        costs, cc = self._costs, self._cc
+        scanned = (
+            int(cc[cct.CC_NR_BLOCKS]),
+            int(cc[cct.CC_MIGRATE_SCANNED] + cc[cct.CC_FREE_SCANNED]),
+            0,
+        )
+        blocks, pages = scanned[0] - self._charged[0], scanned[1] - self._charged[1]
+        self._charged = scanned
+        if costs is not None:
+            ns = blocks * costs.compact_pageblock + pages * costs.compact_scan_page
+            ns += moved * (costs.migrate_page + costs.copy_page)
+            self._context.charge(ns, "compaction")
+
+    # --- the shrinkers' third method ------------------------------------------------------------------
+
+    def _asks(self, phase: ScanPhase) -> CompactionScan | None:
+        return None if self._plan_scan is None else self._plan_scan(self.control, phase)
+
+    def _scan_shrinkers(self, scan: CompactionScan) -> int:
+        return 0 if self._compaction_scan is None else self._compaction_scan(scan)

@@ -1,0 +1,325 @@
+"""Memory compaction: whether, where and for whom (mm/compaction.c of 6.1); `mmfw.mm.compact_zone` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from mmfw import gfp
+from mmfw.gfp import GFP_KERNEL
+from mmfw.jit import compact_run as jit
+from mmfw.jit import page as pg
+from mmfw.jit.alloc import zone_watermark_ok_free
+from mmfw.jit.pcp import drain_pages_zone
+from mmfw.mm.compact_defer import Deferral
+from mmfw.mm.compact_zone import CompactRun
+from mmfw.mm.fragmentation import (
+    fragmentation_index,
+    fragmentation_score_node,
+    fragmentation_score_wmark,
+    free_counts,
+)
+from mmfw.mm.mmzone import PglistData, Zone, low_wmark_pages, min_wmark_pages
+from mmfw.mm.trace import (
+    MmCompactionKcompactdWake,
+    MmCompactionSuitable,
+    MmCompactionTryToCompactPages,
+    MmCompactionWakeupKcompactd,
+    Tracepoints,
+)
+from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.state import MAX_NR_ZONES
+from mmfw.types import CompactControl, CompactPriority, CompactResult, MigrateMode
+
+if TYPE_CHECKING:
+    from mmfw.costs import CostProfile
+    from mmfw.mm.context import ExecContext, WaitQueueHead
+    from mmfw.mm.rmap import RmapSpace
+    from mmfw.mm.shrinker import ShrinkerList
+    from mmfw.types import MmOps
+
+PAGE_ALLOC_COSTLY_ORDER: Final = 3
+#: ``vm.extfrag_threshold``.
+EXTFRAG_THRESHOLD: Final = 500
+
+
+def compact_gap(order: int) -> int:
+    """Free pages that compaction wants as slack (include/linux/compaction.h)."""
+    return 2 << order
+
+
+class Compaction:
+    """Compaction on one node.
+
+    Parameters
+    ----------
+    pgdat : PglistData
+        The node.
+    rmap : RmapSpace
+        Where pages are.
+    shrinkers : ShrinkerList
+        Asked for memory where a policy wants that.
+    ops : MmOps
+        Decisions.
+    kcompactd_wait : WaitQueueHead
+        Where kcompactd sleeps.
+    context, trace, vmstat, costs
+        The running task; where events and counts go; what work costs.
+    """
+
+    def __init__(
+        self,
+        pgdat: PglistData,
+        rmap: RmapSpace,
+        shrinkers: ShrinkerList,
+        ops: MmOps,
+        kcompactd_wait: WaitQueueHead,
+        context: ExecContext,
+        trace: Tracepoints,
+        vmstat: VmStat,
+        costs: CostProfile | None = None,
+    ) -> None:
+        self.pgdat = pgdat
+        self.deferral = Deferral(pgdat.memory, trace)
+        self._memory = pgdat.memory
+        self._rmap = rmap
+        self._shrinkers = shrinkers
+        self._ops = ops
+        self._wait = kcompactd_wait
+        self._context = context
+        self._trace = trace
+        self._vmstat = vmstat
+        self._costs = costs
+        self.kswapd_is_running: Callable[[], bool] = lambda: False
+        self.zone_reclaimable_pages: Callable[[Zone], int] = lambda zone: 0
+
+    # --- suitability --------------------------------------------------------------------------------
+
+    def _suitable(self, zone: Zone, order: int, flags: int, hzi: int, free: int) -> CompactResult:
+        """``__compaction_suitable()``."""
+        if order == -1:
+            return CompactResult.CONTINUE
+        memory = self._memory
+        mark = zone.wmark_pages(flags & pg.ALLOC_WMARK_MASK)
+        if zone_watermark_ok_free(
+            memory.page, memory.S, zone.index, order, mark, hzi, flags, zone.nr_free_pages
+        ):
+            return CompactResult.SUCCESS
+        mark = low_wmark_pages(zone) if order > PAGE_ALLOC_COSTLY_ORDER else min_wmark_pages(zone)
+        mark += compact_gap(order)
+        if not zone_watermark_ok_free(memory.page, memory.S, zone.index, 0, mark, hzi, 0, free):
+            return CompactResult.SKIPPED
+        return CompactResult.CONTINUE
+
+    def compaction_suitable(
+        self, zone: Zone, order: int, alloc_flags: int, highest_zoneidx: int
+    ) -> CompactResult:
+        """Whether a zone should be compacted: SUCCESS, SKIPPED or CONTINUE (``compaction_suitable()``)."""
+        result = self._suitable(zone, order, alloc_flags, highest_zoneidx, zone.nr_free_pages)
+        costly = order > PAGE_ALLOC_COSTLY_ORDER
+        if result == CompactResult.CONTINUE and costly:
+            index = fragmentation_index(free_counts(zone), order)
+            if 0 <= index <= EXTFRAG_THRESHOLD:
+                result = CompactResult.NOT_SUITABLE_ZONE
+        if self._trace.enabled(MmCompactionSuitable):
+            self._trace.emit(MmCompactionSuitable(zone.node, zone.index, order, result))
+        return CompactResult.SKIPPED if result == CompactResult.NOT_SUITABLE_ZONE else result
+
+    def compaction_zonelist_suitable(self, order: int, alloc_flags: int, highest_zoneidx: int) -> bool:
+        """Whether reclaim could make some zone fit for compaction (``compaction_zonelist_suitable()``)."""
+        for zone in self._zones_down(highest_zoneidx):
+            free = self.zone_reclaimable_pages(zone) // order + zone.free_pages_snapshot()
+            if self._suitable(zone, order, alloc_flags, highest_zoneidx, free) == CompactResult.CONTINUE:
+                return True
+        return False
+
+    def _zones_down(self, highest_zoneidx: int) -> list[Zone]:
+        return [zone for zone in self.pgdat.node_zones[highest_zoneidx::-1] if zone.managed_pages]
+
+    def _zones_up(self, highest_zoneidx: int) -> list[Zone]:
+        return [zone for zone in self.pgdat.node_zones[: highest_zoneidx + 1] if zone.present_pages]
+
+    def _run(self, control: CompactControl) -> CompactRun:
+        return CompactRun(
+            self._memory,
+            self._rmap,
+            self._context,
+            self._trace,
+            self._vmstat,
+            self._costs,
+            control,
+            self.kswapd_is_running,
+        )
+
+    # --- direct compaction --------------------------------------------------------------------------
+
+    def try_to_compact_pages(
+        self, gfp_mask: int, order: int, alloc_flags: int, highest_zoneidx: int, prio: CompactPriority
+    ) -> tuple[CompactResult, int]:
+        """Compact zones until one can serve a request (``try_to_compact_pages()``).
+
+        Returns
+        -------
+        (CompactResult, int)
+            The largest result of the zones, and a captured block's first pfn or -1.
+        """
+        if not gfp_mask & gfp.IO:
+            return CompactResult.SKIPPED, -1
+        if self._trace.enabled(MmCompactionTryToCompactPages):
+            self._trace.emit(MmCompactionTryToCompactPages(order, gfp_mask, prio))
+        result = CompactResult.SKIPPED
+        with self._context.memalloc_noreclaim():
+            for zone in self._zones_down(highest_zoneidx):
+                if prio > CompactPriority.SYNC_FULL and self.deferral.compaction_deferred(zone, order):
+                    result = max(result, CompactResult.DEFERRED)
+                    continue
+                status, captured = self._compact_zone_order(
+                    zone, order, gfp_mask, prio, alloc_flags, highest_zoneidx
+                )
+                result = max(result, status)
+                if status == CompactResult.SUCCESS:
+                    self.deferral.compaction_defer_reset(zone, order, False)
+                    return result, captured
+                met = status in (CompactResult.COMPLETE, CompactResult.PARTIAL_SKIPPED)
+                if prio != CompactPriority.ASYNC and met:
+                    self.deferral.defer_compaction(zone, order)
+                if prio == CompactPriority.ASYNC and self._context.need_resched():
+                    break
+        return result, -1
+
+    def _compact_zone_order(
+        self,
+        zone: Zone,
+        order: int,
+        gfp_mask: int,
+        prio: CompactPriority,
+        alloc_flags: int,
+        highest_zoneidx: int,
+    ) -> tuple[CompactResult, int]:
+        """``compact_zone_order()``."""
+        full = prio == CompactPriority.SYNC_FULL
+        run = self._run(
+            CompactControl(
+                zone=zone,
+                order=order,
+                gfp_mask=gfp_mask,
+                migratetype=0,
+                alloc_flags=alloc_flags,
+                highest_zoneidx=highest_zoneidx,
+                mode=MigrateMode.ASYNC if prio == CompactPriority.ASYNC else MigrateMode.SYNC_LIGHT,
+                search_order=order,
+                whole_zone=full,
+                ignore_skip_hint=full,
+                ignore_block_suitable=full,
+                direct_compaction=True,
+            )
+        )
+        status = run.compact_zone(
+            zone,
+            lambda: self.compaction_suitable(zone, order, alloc_flags, highest_zoneidx),
+            self.deferral.compaction_restarting(zone, order),
+            capture=True,
+        )
+        if run.captured >= 0:
+            if gfp_mask & gfp.COMP:
+                self._memory.page[4 * run.captured + pg.WORD] |= pg.PG_COMPOUND
+            status = CompactResult.SUCCESS
+        return status, run.captured
+
+    def compaction_defer_reset(self, zone: Zone, order: int, alloc_success: bool) -> None:
+        """Note that an order can be had again."""
+        self.deferral.compaction_defer_reset(zone, order, alloc_success)
+
+    def clear_blockskip_flush(self, zone: Zone) -> None:
+        """Take back the wish that skip bits be recomputed."""
+        self._memory.S[self._memory.zone_offset(zone.index) + pg.Z_BLOCKSKIP_FLUSH] = 0
+
+    def reset_isolation_suitable(self) -> None:
+        """Recompute skip bits where a full compaction asked for it; kswapd does so before it sleeps."""
+        memory = self._memory
+        for zone in self._zones_up(MAX_NR_ZONES - 1):
+            jit.reset_isolation_suitable(memory.page, memory.pb, memory.S, zone.index)
+
+    # --- kcompactd's work -----------------------------------------------------------------------------
+
+    def wakeup_kcompactd(self, order: int, highest_zoneidx: int) -> None:
+        """Ask kcompactd for an order (``wakeup_kcompactd()``); recorded even if it is not woken."""
+        if order == 0:
+            return
+        pgdat = self.pgdat
+        pgdat.kcompactd_max_order = max(pgdat.kcompactd_max_order, order)
+        pgdat.kcompactd_highest_zoneidx = min(pgdat.kcompactd_highest_zoneidx, highest_zoneidx)
+        if not self._wait.waitqueue_active():
+            return
+        asked = pgdat.kcompactd_highest_zoneidx
+        if not any(
+            self.compaction_suitable(zone, pgdat.kcompactd_max_order, 0, asked) == CompactResult.CONTINUE
+            for zone in self._zones_up(asked)
+        ):
+            return
+        if self._trace.enabled(MmCompactionWakeupKcompactd):
+            self._trace.emit(MmCompactionWakeupKcompactd(pgdat.node_id, order, highest_zoneidx))
+        self._wait.wake_up()
+
+    def kcompactd_do_work(self) -> None:
+        """Compact for the order that was asked (``kcompactd_do_work()``)."""
+        pgdat, memory = self.pgdat, self._memory
+        order, hzi = pgdat.kcompactd_max_order, pgdat.kcompactd_highest_zoneidx
+        if self._trace.enabled(MmCompactionKcompactdWake):
+            self._trace.emit(MmCompactionKcompactdWake(pgdat.node_id, order, hzi))
+        self._vmstat.count(VmEvent.compact_daemon_wake)
+        run: CompactRun | None = None
+        for zone in self._zones_up(hzi):
+            if self.deferral.compaction_deferred(zone, order):
+                continue
+            if self.compaction_suitable(zone, order, 0, zone.index) != CompactResult.CONTINUE:
+                continue
+            if run is None:
+                run = self._run(
+                    CompactControl(
+                        zone, order, GFP_KERNEL, 0, 0, hzi, MigrateMode.SYNC_LIGHT, search_order=order
+                    )
+                )
+            status = run.compact_zone(
+                zone,
+                lambda zone=zone: self.compaction_suitable(zone, order, 0, hzi),  # type: ignore[misc]
+                self.deferral.compaction_restarting(zone, order),
+                capture=False,
+            )
+            if status == CompactResult.SUCCESS:
+                self.deferral.compaction_defer_reset(zone, order, False)
+            elif status in (CompactResult.COMPLETE, CompactResult.PARTIAL_SKIPPED):
+                for cpu in range(memory.nr_cpus):
+                    drain_pages_zone(memory.page, memory.pb, memory.S, cpu, zone.index)
+                self.deferral.defer_compaction(zone, order)
+            self._vmstat.count(VmEvent.compact_daemon_migrate_scanned, run.control.total_migrate_scanned)
+            self._vmstat.count(VmEvent.compact_daemon_free_scanned, run.control.total_free_scanned)
+        if pgdat.kcompactd_max_order <= order:
+            pgdat.kcompactd_max_order = 0
+        if pgdat.kcompactd_highest_zoneidx >= hzi:
+            pgdat.kcompactd_highest_zoneidx = pgdat.nr_zones - 1
+
+    def should_proactive_compact_node(self) -> bool:
+        """Whether the node is fragmented enough (``should_proactive_compact_node()``)."""
+        if self.kswapd_is_running():
+            return False
+        return fragmentation_score_node(self.pgdat) > fragmentation_score_wmark(low=False)
+
+    def compact_node(self, *, proactive: bool) -> None:
+        """Compact every zone: proactively, or as /proc/sys/vm/compact_memory asks (``compact_node()``)."""
+        run = self._run(
+            CompactControl(
+                zone=self.pgdat.node_zones[0],
+                order=-1,
+                gfp_mask=GFP_KERNEL,
+                migratetype=0,
+                alloc_flags=0,
+                highest_zoneidx=0,
+                mode=MigrateMode.SYNC_LIGHT if proactive else MigrateMode.SYNC,
+                whole_zone=True,
+                ignore_skip_hint=True,
+                proactive_compaction=proactive,
+            )
+        )
+        for zone in self._zones_up(MAX_NR_ZONES - 1):
+            run.compact_zone(zone, lambda: CompactResult.CONTINUE, False, capture=False)

@@ -1,0 +1,153 @@
+"""The node's lruvec (``struct lruvec``): where pages of files and mappings wait to be reclaimed.
+
+A page is here from `Lruvec.insert` to its eviction or `Lruvec.release`. Nobody keeps a page isolated over
+a point where another task may run, so between two such points every page is on its list.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfw.errors import CallerError
+from mmfw.jit import alloc as jit_alloc
+from mmfw.jit import lru as jit
+from mmfw.jit import page as pg
+
+if TYPE_CHECKING:
+    from mmfw.mm.context import ExecContext
+    from mmfw.mm.pages import Memory
+    from mmfw.mm.rmap import RmapSpace
+
+Pfns = NDArray[np.int64]
+
+
+class Lruvec:
+    """The LRU lists of the only node.
+
+    Parameters
+    ----------
+    memory : Memory
+        Pages and counters.
+    rmap : RmapSpace
+        Where pages are.
+    context : ExecContext
+        The running CPU.
+    """
+
+    def __init__(self, memory: Memory, rmap: RmapSpace, context: ExecContext) -> None:
+        self._memory = memory
+        self._rmap = rmap
+        self._context = context
+
+    def insert(self, pfns: Pfns, slots: Pfns, *, order: int = 0, flags: int = 0) -> None:
+        """Put allocated folios into slots and on the inactive list (``folio_add_lru()``).
+
+        A slot that holds a shadow makes the page a refault (``workingset_refault()``).
+
+        Parameters
+        ----------
+        pfns : int64[n]
+            Allocated folios of this order.
+        slots : int64[n]
+            First slot of each.
+        order : int
+            0 to 9.
+        flags : int
+            ``PG_*`` bits to set: `PG_SWAPBACKED`, `PG_MAPPED`, `PG_DIRTY` and so on.
+        """
+        memory = self._memory
+        jit.insert_folios(memory.page, memory.pb, memory.S, self._rmap.slots, pfns, slots, order, flags)
+
+    def release(self, slots: Pfns) -> int:
+        """Empty slots, freeing their pages in the order given (``release_pages()``).
+
+        Returns
+        -------
+        int
+            Pages freed.
+
+        Raises
+        ------
+        CallerError
+            A slot's page is not allocated.
+        """
+        memory = self._memory
+        before = int(memory.S[pg.S_PGFREE])
+        done = 0
+        while done < len(slots):
+            status, done = jit.release_slots(
+                memory.page, memory.pb, memory.S, self._rmap.slots, self._context.cpu, slots, done
+            )
+            if status == jit_alloc.BATCH_TRACE_FULL:
+                memory.flush_trace()
+            elif status == jit_alloc.BATCH_BAD_PAGE:
+                raise CallerError(f"slot {int(slots[done])} holds a page that is not allocated")
+        return int(memory.S[pg.S_PGFREE]) - before
+
+    def mark_accessed(self, slots: Pfns) -> None:
+        """Note a use by a system call (``folio_mark_accessed()``)."""
+        memory = self._memory
+        jit.mark_accessed(memory.page, memory.pb, memory.S, self._rmap.slots, slots)
+
+    def touch(self, slots: Pfns) -> int:
+        """Set the accessed bits of mapped pages; how many of the slots hold no page."""
+        return int(jit.touch_mapped(self._memory.page, self._rmap.slots, slots))
+
+    def set_flags(self, pfns: Pfns, *, on: int = 0, off: int = 0) -> None:
+        """Set and clear page flags that do not decide a folio's list."""
+        words = self._memory.page[4 * pfns + pg.WORD]
+        self._memory.page[4 * pfns + pg.WORD] = (words | np.uint32(on)) & np.uint32(~off & 0xFFFFFFFF)
+
+    def words(self, pfns: Pfns) -> NDArray[np.uint32]:
+        """Page words of folio heads; see `mmfw.jit.page`."""
+        found: NDArray[np.uint32] = self._memory.page[4 * pfns + pg.WORD]
+        return found
+
+    def split_folio(self, pfn: int, order: int) -> None:
+        """Turn a folio on a list into single pages behind one another on it (``split_huge_page_to_list()``)."""
+        memory = self._memory
+        word = int(memory.page[4 * pfn + pg.WORD])
+        slot = int(memory.page[4 * pfn + pg.RMAP])
+        on_lru = bool(word & pg.PG_LRU)
+        if on_lru:
+            jit.lru_del(memory.page, memory.pb, memory.S, pfn)
+        flags = word & jit.KEEP_PG_FLAGS & ~pg.PG_LRU
+        if flags & pg.PG_MAPPED and flags & pg.PG_SWAPBACKED:
+            self.add_node_stat(pg.NS_ANON_THPS, -(1 << order))
+        jit_alloc.split_page(memory.page, pfn, order)
+        for i in range((1 << order) - 1, -1, -1):
+            memory.page[4 * (pfn + i) + pg.WORD] |= flags
+            memory.page[4 * (pfn + i) + pg.RMAP] = slot + i
+            if on_lru:
+                jit.lru_add(memory.page, memory.pb, memory.S, pfn + i, False)
+
+    def end_writeback(self, pfns: Pfns) -> None:
+        """The device has written pages (``folio_end_writeback()``): those meant for reclaim go next."""
+        memory = self._memory
+        for pfn in pfns:
+            at = 4 * int(pfn) + pg.WORD
+            word = int(memory.page[at])
+            memory.page[at] = word & ~(pg.PG_WRITEBACK | pg.PG_RECLAIM)
+            memory.S[pg.S_NODE_STAT + pg.NS_WRITEBACK] -= 1 << (word & pg.ORDER_MASK)
+            if word & pg.PG_RECLAIM:
+                jit.rotate_reclaimable(memory.page, memory.pb, memory.S, int(pfn))
+
+    def size(self, lru: int, highest_zoneidx: int = 4) -> int:
+        """Pages on a list in zones up to an index (``lruvec_lru_size()``)."""
+        return int(jit.lruvec_size(self._memory.S, lru, highest_zoneidx))
+
+    @property
+    def nr_pages(self) -> int:
+        """Pages on all lists."""
+        return sum(self.size(lru) for lru in range(pg.NR_LRU_LISTS))
+
+    def node_stat(self, item: int) -> int:
+        """A counter of the node, by its ``NS_*`` index."""
+        return int(self._memory.S[pg.S_NODE_STAT + item])
+
+    def add_node_stat(self, item: int, nr_pages: int) -> None:
+        """Change a counter of the node."""
+        self._memory.S[pg.S_NODE_STAT + item] += nr_pages
