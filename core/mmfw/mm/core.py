@@ -246,6 +246,14 @@ class Mm:
         """Free pages of all zones, per-CPU deltas included (``global_zone_page_state_snapshot(NR_FREE_PAGES)``)."""
         return sum(zone.free_pages_snapshot() for zone in self.pgdat.node_zones if zone.managed_pages)
 
+    def global_zone_free_pages(self) -> int:
+        """Free pages of all zones without the CPUs' private deltas (``global_zone_page_state(NR_FREE_PAGES)``)."""
+        return sum(zone.nr_free_pages for zone in self.pgdat.node_zones if zone.managed_pages)
+
+    def cond_resched(self) -> None:
+        """Let another task run if one should (``cond_resched()``)."""
+        self._context.might_sleep()
+
     def buddyinfo(self) -> dict[str, list[int]]:
         """Free blocks by zone name and order, as /proc/buddyinfo shows them."""
         return {

@@ -1,0 +1,110 @@
+"""High-order requests against fragmented memory, six masks in one boot (job ``compact.sh`` of the captures)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from mmfw import InputError
+from mmfw_probe.fill import Fill
+from mmfw_probe.guest import MSEC, register_system_shrinkers, run_process
+from mmfw_probe.hog import Hog, open_disk
+from mmfw_probe.masks import JOB_ORDER, MASKS
+
+if TYPE_CHECKING:
+    from mmfw import Mm
+    from mmfw.mm.filemap import AddressSpace
+    from mmfw.validate.experiment import CaptureSpec, Meter
+
+_VARIANT: Final = re.compile(r"([upmkx])(\d{1,4})", re.ASCII)
+#: Pages that a fill leaves free.
+LEAVE: Final = 6000
+
+
+def parse_variant(variant: str) -> tuple[str, int]:
+    """Kind of fragmentation and its number.
+
+    Raises
+    ------
+    InputError
+        The variant is of no known kind.
+    """
+    match = _VARIANT.fullmatch(variant)
+    if match is None or int(match[2]) == 0:
+        raise InputError(
+            f"variant {variant!r}: uN (every N-th page freed), pN (kept at pfn % N), mN, kN (anonymous, every N-th "
+            "punched or kept) and xN (with page cache) are known"
+        )
+    return match[1], int(match[2])
+
+
+def rebuild(mm: Mm, spec: CaptureSpec, meter: Meter) -> None:
+    """Run the job of a capture; one part for each mask."""
+    kind, n = parse_variant(spec.variant)
+    register_system_shrinkers(mm)
+    mm.start_time()
+    job = _Job(mm, spec, meter, kind, n)
+    mm.sched.spawn(job.main, name="init", daemon=False)
+    mm.sched.run()
+
+
+class _Job:
+    def __init__(self, mm: Mm, spec: CaptureSpec, meter: Meter, kind: str, n: int) -> None:
+        self._mm = mm
+        self._spec = spec
+        self._meter = meter
+        self._kind = kind
+        self._n = n
+        self._fill = Fill(mm)
+        self._disk: AddressSpace | None = open_disk(mm, spec.data_mb) if spec.data_mb else None
+        managed = sum(zone.managed_pages for zone in mm.pgdat.node_zones)
+        self._mb = managed * 4 // 1024
+
+    def main(self) -> None:
+        sched = self._mm.sched
+        sched.sleep(1000 * MSEC)
+        for mask in JOB_ORDER:
+            hog = self._fragment()
+            sched.sleep(1000 * MSEC)
+            run_process(self._mm)
+            self._meter.begin(mask)
+            self._request(mask)
+            self._meter.end()
+            run_process(self._mm)
+            sched.sleep(1000 * MSEC)
+            run_process(self._mm)
+            self._fill.fill_free()
+            if hog is not None:
+                hog.kill()
+            self._mm.drop_caches()
+            sched.sleep(500 * MSEC)
+
+    def _fragment(self) -> Hog | None:
+        if self._kind in "up":
+            self._fill.fill(LEAVE)
+            if self._kind == "u":
+                self._fill.punch(self._n)
+            else:
+                self._fill.punch_pfn(self._n)
+            return None
+        hog = Hog(self._mm)
+        if self._kind == "x":
+            if self._disk is None:
+                raise InputError(f"variant x{self._n} reads a disk, but data_mb is not given")
+            hog.start_and_wait("mixed", self._mb * 45 // 100, self._n, self._disk)
+        else:
+            hog.start_and_wait("keep" if self._kind == "k" else "punch", self._mb * 70 // 100, self._n)
+        return hog
+
+    def _request(self, mask: str) -> None:
+        mm, order = self._mm, self._spec.order
+        held = []
+        for _ in range(self._spec.requests):
+            pfn = mm.alloc_pages(MASKS[mask], order)
+            if pfn >= 0:
+                held.append(pfn)
+            mm.sched.sleep(200_000)
+        self._meter.note("success", len(held))
+        self._meter.note("requested", self._spec.requests)
+        for pfn in held:
+            mm.free_pages(pfn, order)

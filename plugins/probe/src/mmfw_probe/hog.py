@@ -1,0 +1,102 @@
+"""The memory hog: anonymous memory, holes punched into it, and page cache read in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmfw import gfp
+from mmfw_probe.guest import MSEC, run_process
+
+if TYPE_CHECKING:
+    from mmfw import Mm
+    from mmfw.mm.filemap import AddressSpace
+    from mmfw.mm.memory import Vma
+    from mmfw.sched import Task
+
+MIB_PAGES = 256
+
+
+def open_disk(mm: Mm, data_mb: int) -> AddressSpace:
+    """The raw data disk: its page cache is GFP_USER, so not movable by type (``bdev_alloc()``, block/bdev.c)."""
+    return mm.page_cache.open(data_mb * MIB_PAGES, gfp_mask=gfp.GFP_USER, name="vdb")
+
+
+def read_all(file: AddressSpace, chunk_pages: int = 16) -> None:
+    """Read a file once from start to end, 64 KiB at a time."""
+    for start in range(0, file.nr_pages, chunk_pages):
+        file.read(start, chunk_pages)
+
+
+class Hog:
+    """One hog process, with the shell that waits for it (``hogwait``).
+
+    Parameters
+    ----------
+    mm : Mm
+        Where it runs.
+    """
+
+    def __init__(self, mm: Mm) -> None:
+        self._mm = mm
+        self._vma: Vma | None = None
+        self._disk: AddressSpace | None = None
+        self._stop = False
+        self._ready = False
+
+    def start_and_wait(self, mode: str, mb: int, n: int, disk: AddressSpace | None = None) -> None:
+        """Start the hog and poll for its being ready, every 200 ms, with a command of the shell each time.
+
+        Parameters
+        ----------
+        mode : {"anon", "punch", "keep", "mixed"}
+            What it does: touch only; then MADV_DONTNEED of every n-th page, or of all but those; ``mixed`` reads
+            1 MiB of the disk after each MiB.
+        mb : int
+            Its size.
+        n : int
+            See above; 0 leaves all pages.
+        disk : AddressSpace, optional
+            For ``mixed``.
+        """
+        sched = self._mm.sched
+        self._disk = disk
+        task: Task = sched.spawn(self._main, mode, mb, n, name="hog", daemon=True)
+        del task
+        while True:
+            run_process(self._mm)
+            if self._ready:
+                return
+            sched.sleep(200 * MSEC)
+
+    def _main(self, mode: str, mb: int, n: int) -> None:
+        mm = self._mm
+        nr_pages = mb * MIB_PAGES
+        self._vma = vma = mm.mmap_anonymous(nr_pages, oom_score_adj=900)
+        position = 0
+        for start in range(0, nr_pages, MIB_PAGES):
+            if self._disk is not None:
+                # The page of a MiB's start is touched before the MiB of the disk is read.
+                vma.touch(start, 1)
+                if position < self._disk.nr_pages:
+                    position += self._disk.read(position, MIB_PAGES)
+            vma.touch(start, MIB_PAGES)
+        if n:
+            index = np.arange(nr_pages, dtype=np.int64)
+            hit = index % n == 0
+            index = index[~hit] if mode == "keep" else index[hit]
+            for at in range(0, len(index), 512):
+                vma.madvise_dontneed(index[at : at + 512])
+        self._ready = True
+        while not self._stop:
+            mm.sched.sleep(10_000 * MSEC)
+
+    def kill(self) -> None:
+        """Kill the hog: its memory goes, and the disk is closed, so its page cache too."""
+        self._stop = True
+        if self._vma is not None:
+            self._vma.munmap()
+            self._vma = None
+        if self._disk is not None:
+            self._disk.truncate()
