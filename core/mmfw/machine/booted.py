@@ -25,6 +25,8 @@ INITRAMFS_PAGES: Final = 921
 RECLAIMABLE_PAGES: Final = 2283
 #: Blocks at the start of DMA32 that the kernel's image and early boot take.
 _LOW_BLOCKS: Final = 20
+#: What boot gives back of them (initrd, unused parts of the image): (block, first page, end), as in the 256M traces.
+_LOW_FREE: Final = ((7, 8, 512), (12, 64, 512), (16, 32, 512), (17, 0, 160), (19, 16, 512))
 #: Pages of zone DMA that boot takes, from the start of what it manages.
 DMA_PAGES: Final = 32
 #: The order in which boot claims pairs of blocks: U U R R U U R R R R U U ...
@@ -66,13 +68,18 @@ def booted_zone(span: ZoneSpan, nr_allocated: int) -> tuple[ZoneMap, IntArray]:
     block = PAGEBLOCK_NR_PAGES
     base = span.first_block_pfn
     reserved = span.present - span.managed
-    low = min(reserved, _LOW_BLOCKS * block) if span.zone == ZoneType.DMA32 else 0
+    low_free: list[tuple[int, int]] = []
+    low = unplaced = given_back = 0
+    if span.zone == ZoneType.DMA32:
+        low_free = [(base + at * block + first, base + at * block + last) for at, first, last in _LOW_FREE]
+        given_back = sum(last - first for first, last in low_free)
+        low = min(reserved, _LOW_BLOCKS * block - given_back)
+        # On a small machine less is reserved than lies below; boot's own pages fill the rest.
+        unplaced = _LOW_BLOCKS * block - given_back - low
     end = span.start_pfn + low + span.managed
     lru = [min(INITRAMFS_PAGES, block), max(0, INITRAMFS_PAGES - block)]
     taken = dict(zip(claims.initramfs, lru, strict=True))
     kinds: dict[int, MigrateType] = {}
-    # What boot took and this layout does not place lies right above the image, as on small machines.
-    unplaced = _LOW_BLOCKS * block - low if span.zone == ZoneType.DMA32 else 0
     left = {
         MigrateType.UNMOVABLE: max(0, nr_allocated - unplaced - INITRAMFS_PAGES - RECLAIMABLE_PAGES),
         MigrateType.RECLAIMABLE: RECLAIMABLE_PAGES,
@@ -90,9 +97,9 @@ def booted_zone(span: ZoneSpan, nr_allocated: int) -> tuple[ZoneMap, IntArray]:
             taken[one] = pages
             kinds[one] = kind
         index, pair = index + 2, pair + 1
-    return _zone_map(span, base, span.start_pfn + low + unplaced, end, taken, kinds), np.array(
-        [[one, taken[one]] for one in claims.initramfs], dtype=np.int64
-    )
+    first = span.start_pfn + low + unplaced + given_back
+    zone_map = _zone_map(span, base, first, end, taken, kinds, low_free)
+    return zone_map, np.array([[one, taken[one]] for one in claims.initramfs], dtype=np.int64)
 
 
 def booted_dma_zone(span: ZoneSpan, first: int) -> ZoneMap:
@@ -111,10 +118,17 @@ def booted_dma_zone(span: ZoneSpan, first: int) -> ZoneMap:
 
 
 def _zone_map(
-    span: ZoneSpan, base: int, first: int, end: int, taken: dict[int, int], kinds: dict[int, MigrateType]
+    span: ZoneSpan,
+    base: int,
+    first: int,
+    end: int,
+    taken: dict[int, int],
+    kinds: dict[int, MigrateType],
+    low_free: list[tuple[int, int]] | None = None,
 ) -> ZoneMap:
     """Free lists of pfns ``first..end`` less the taken starts of blocks, each on the list of its block's type."""
     ranges: dict[MigrateType, list[tuple[int, int]]] = {kind: [] for kind in MigrateType}
+    ranges[MigrateType.MOVABLE] += low_free or []
     at = first
     for index in sorted(taken):
         start = base + index * PAGEBLOCK_NR_PAGES

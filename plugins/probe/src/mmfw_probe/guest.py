@@ -40,11 +40,11 @@ class CountedObjects:
         return freed if freed else SHRINK_STOP
 
 
-def register_system_shrinkers(mm: Mm, *, kernfs_objects: int = 8) -> None:
+def register_system_shrinkers(mm: Mm, *, kernfs_objects: int = 9) -> None:
     """The two shrinkers that have objects on an idle guest, in order of registration.
 
     Counts and seeks are those of the captures' mm_shrink_slab_start events: kfree_rcu 6 objects with seeks 2, a
-    kernfs superblock about 8 with seeks 0.
+    kernfs superblock 8 to 11 with seeks 0.
     """
     mm.register_shrinker(CountedObjects(6, 2), "rcu-kfree")
     mm.register_shrinker(CountedObjects(kernfs_objects, 0), "sb-sysfs")
