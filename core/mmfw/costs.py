@@ -75,6 +75,8 @@ class CostProfile:
         One pageblock visited by a compaction scanner; one pfn looked at inside it.
     migrate_page : int
         ``unmap_and_move`` of one base page, without the copy.
+    page_fault, syscall : int
+        One minor fault, without allocating and clearing the page; entry, work and exit of a short system call.
     copy_page, zero_page : int
         ``copy_highpage`` and ``clear_page`` of 4096 bytes.
     bind_bo : int
@@ -104,6 +106,8 @@ class CostProfile:
     compact_pageblock: int
     compact_scan_page: int
     migrate_page: int
+    page_fault: int
+    syscall: int
     copy_page: int
     zero_page: int
     bind_bo: int
@@ -148,6 +152,8 @@ _DEFAULT: Final = {
     "compact_pageblock": Cost(100, "estimate"),
     "compact_scan_page": Cost(10, "estimate: below the 119 ns/page of compacting 32 GB in under 1 s"),
     "migrate_page": Cost(1_000, "estimate: unmap, flush and remap cost about as much as the copy"),
+    "page_fault": Cost(250, "estimate: lmbench lat_pagefault gives 0.2 to 0.5 us, the page included"),
+    "syscall": Cost(150, "estimate: madvise of one page"),
     "copy_page": Cost(1_000, _SCENARIO),
     "zero_page": Cost(300, "estimate: clear_page at about 13 GB/s"),
     "bind_bo": Cost(20_000, _SCENARIO),
@@ -176,6 +182,10 @@ _TCG: Final = {
     "scan_objects": Cost(1_000, "256M-v1 and 1G-v1: scan to scan, median"),
     "lru_isolate_page": Cost(300, "256M-r1 lru capture: about 9 us before the isolation of 32 pages"),
     "lru_shrink_page": Cost(1_600, "256M-r1: lru_isolate to lru_shrink_inactive, about 52 us for 32 pages"),
+    "page_fault": Cost(
+        7_000, "512M-m2-o9: about 0.8 s more than a fill for 83968 faults and 41984 madvise calls"
+    ),
+    "syscall": Cost(3_000, "the rest of the same 0.8 s"),
     "compact_pageblock": Cost(250, "1G-frag16: 120 us for a sweep over 503 pageblocks"),
 }
 

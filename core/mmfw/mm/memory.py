@@ -158,7 +158,7 @@ class Vma:
             pfns, self.base_slot + np.arange(index, index + n, dtype=np.int64), flags=_ANON_FLAGS
         )
         mm.vmstat.count(VmEvent.pgfault, n)
-        mm.context.charge(n * mm.costs.zero_page, "page fault")
+        mm.context.charge(n * (mm.costs.zero_page + mm.costs.page_fault), "page fault")
         return n
 
     def _huge_fault(self, index: int) -> bool:
@@ -218,7 +218,8 @@ class Vma:
         swapped = int(((words >= pg.SLOT_SHADOW) & (words != pg.SLOT_EMPTY)).sum())
         freed = mm.lruvec.release(self.base_slot + indices)
         mm.lruvec.add_node_stat(pg.NS_FREE_SWAP, swapped)
-        mm.context.charge(len(indices) * mm.costs.free_pcp, "madvise")
+        mm.context.charge(len(indices) * (mm.costs.free_pcp + mm.costs.syscall), "madvise")
+        mm.context.might_sleep()
         return freed
 
     def _huge_heads(self, indices: Indices) -> list[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmfw import InputError
 from mmfw_probe.fill import Fill
-from mmfw_probe.guest import MSEC, register_system_shrinkers, run_process
+from mmfw_probe.guest import MSEC, TraceBuffer, pause, register_system_shrinkers, run_process
 from mmfw_probe.hog import Hog, open_disk
 from mmfw_probe.masks import JOB_ORDER, MASKS
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _VARIANT: Final = re.compile(r"([upmkx])(\d{1,4})", re.ASCII)
 #: Pages that a fill leaves free.
 LEAVE: Final = 6000
+#: Size of the job's trace buffer.
+TRACE_KB: Final = 10000
 
 
 def parse_variant(variant: str) -> tuple[str, int]:
@@ -56,6 +58,7 @@ class _Job:
         self._kind = kind
         self._n = n
         self._fill = Fill(mm)
+        self._trace_buffer = TraceBuffer(mm)
         self._disk: AddressSpace | None = open_disk(mm, spec.data_mb) if spec.data_mb else None
         managed = sum(zone.managed_pages for zone in mm.pgdat.node_zones)
         self._mb = managed * 4 // 1024
@@ -67,6 +70,7 @@ class _Job:
             hog = self._fragment()
             sched.sleep(1000 * MSEC)
             run_process(self._mm)
+            self._trace_buffer.trace_on(TRACE_KB)
             self._meter.begin(mask)
             self._request(mask)
             self._meter.end()
@@ -103,7 +107,7 @@ class _Job:
             pfn = mm.alloc_pages(MASKS[mask], order)
             if pfn >= 0:
                 held.append(pfn)
-            mm.sched.sleep(200_000)
+            pause(mm, 200)
         self._meter.note("success", len(held))
         self._meter.note("requested", self._spec.requests)
         for pfn in held:
