@@ -10,7 +10,7 @@ pages, and the blocks that memblock kept at the zone's top, of which only the nu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -27,6 +27,9 @@ RECLAIMABLE_PAGES: Final = 2283
 _LOW_BLOCKS: Final = 20
 #: What boot gives back of them (initrd, unused parts of the image): (block, first page, end), as in the 256M traces.
 _LOW_FREE: Final = ((7, 8, 512), (12, 64, 512), (16, 32, 512), (17, 0, 160), (19, 16, 512))
+#: The order in which their pages came to the per-CPU list, last freed first; a list too short for all keeps so many.
+_LATE_ORDER: Final = (12, 16, 17, 19, 7)
+_LATE_KEPT: Final = 249
 #: Pages of zone DMA that boot takes, from the start of what it manages.
 DMA_PAGES: Final = 32
 #: The order in which boot claims pairs of blocks: U U R R U U R R R R U U ...
@@ -47,7 +50,7 @@ _CLAIMS: Final = {
 }
 
 
-def booted_zone(span: ZoneSpan, nr_allocated: int) -> tuple[ZoneMap, IntArray]:
+def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> tuple[ZoneMap, IntArray]:
     """Lay out the zone that served boot.
 
     Parameters
@@ -56,6 +59,8 @@ def booted_zone(span: ZoneSpan, nr_allocated: int) -> tuple[ZoneMap, IntArray]:
         DMA32, or Normal.
     nr_allocated : int
         Managed pages in use.
+    pcp_high : int
+        Pages that a CPU's list may hold: what boot frees late, page by page, stays there if it fits.
 
     Returns
     -------
@@ -98,8 +103,33 @@ def booted_zone(span: ZoneSpan, nr_allocated: int) -> tuple[ZoneMap, IntArray]:
             kinds[one] = kind
         index, pair = index + 2, pair + 1
     first = span.start_pfn + low + unplaced + given_back
-    zone_map = _zone_map(span, base, first, end, taken, kinds, low_free)
+    late = _late_pages(base) if low_free else np.empty(0, dtype=np.int64)
+    if len(late) >= pcp_high:
+        late = late[:_LATE_KEPT]
+    zone_map = _zone_map(span, base, first, end, taken, kinds, _without(low_free, late))
+    zone_map = replace(zone_map, pcp_pages=late)
     return zone_map, np.array([[one, taken[one]] for one in claims.initramfs], dtype=np.int64)
+
+
+def _late_pages(base: int) -> IntArray:
+    """Pages that boot gave back, the last one first."""
+    ranges = {
+        at: (base + at * PAGEBLOCK_NR_PAGES + low, base + at * PAGEBLOCK_NR_PAGES + high)
+        for at, low, high in _LOW_FREE
+    }
+    return np.concatenate([np.arange(ranges[at][1] - 1, ranges[at][0] - 1, -1) for at in _LATE_ORDER])
+
+
+def _without(ranges: list[tuple[int, int]], pages: IntArray) -> list[tuple[int, int]]:
+    """Ranges less a set of pages that is a whole range, or the end of one."""
+    held = set(pages.tolist())
+    left = []
+    for low, high in ranges:
+        while high > low and high - 1 in held:
+            high -= 1
+        if high > low:
+            left.append((low, high))
+    return left
 
 
 def booted_dma_zone(span: ZoneSpan, first: int) -> ZoneMap:

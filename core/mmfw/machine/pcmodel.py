@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmfw.errors import InputError
 from mmfw.machine.booted import DMA_PAGES, booted_dma_zone, booted_zone
 from mmfw.machine.layout import fresh_boot_zone
 from mmfw.machine.pageblocks import PAGES_PER_SECTION, ZoneSpan
 from mmfw.mm.sizing import NodeSizes, boot_sizes
-from mmfw.state import MAX_NR_ZONES, NodeState, PcpState, ZoneState, ZoneType
+from mmfw.state import MAX_NR_ZONES, MigrateType, NodeState, PcpState, ZoneState, ZoneType
 
 #: Pages that boot frees after it has set watermarks: initrd and unused parts of the image, all in DMA32.
 LATE_FREED_PAGES: Final = 2571
@@ -162,12 +163,14 @@ class PcModel:
     def node_state(self, seed: int) -> NodeState:
         """State right after boot; the same for every seed.
 
-        `boot_allocated_pages` lie in the highest zone as `mmfw.machine.booted` says. Per-CPU lists are empty.
+        `boot_allocated_pages` lie in the highest zone as `mmfw.machine.booted` says. The first CPU's lists
+        hold what boot freed last.
         """
         del seed
         sizes = self.sizes
         absent = boot_allocated_pages(self.ram_pages, self.nr_cpus) - DMA_PAGES
         states: list[ZoneState] = []
+        none = np.empty(0, dtype=np.int64)
         for span in reversed(self.zones):
             start = _first_managed(span)
             lru = np.empty((0, 2), dtype=np.int64)
@@ -177,7 +180,7 @@ class PcModel:
                 zone_map = booted_dma_zone(span, start)
             elif absent and absent <= span.managed // 2:
                 taken, absent = absent, 0
-                zone_map, lru = booted_zone(span, taken)
+                zone_map, lru = booted_zone(span, taken, sizes.zones[span.zone].pageset_high)
             else:
                 zone_map = fresh_boot_zone(span, [(start, start + span.managed)])
             size = sizes.zones[span.zone]
@@ -191,7 +194,7 @@ class PcModel:
                     managed=span.managed,
                     watermark=(marks.min, marks.low, marks.high, marks.promo),
                     lowmem_reserve=size.lowmem_reserve,
-                    vm_free=span.managed - taken,
+                    vm_free=span.managed - taken - len(zone_map.pcp_pages),
                     vm_free_cpu_diff=[0] * self.nr_cpus,
                     stat_threshold=[size.stat_threshold] * self.nr_cpus,
                     percpu_drift_mark=size.percpu_drift_mark,
@@ -202,8 +205,10 @@ class PcModel:
                     nr_free=zone_map.nr_free,
                     free_lists=zone_map.free_lists,
                     pcp=[
-                        PcpState(high=size.pageset_high, batch=size.pageset_batch)
-                        for _ in range(self.nr_cpus)
+                        _pcp_state(
+                            size.pageset_high, size.pageset_batch, zone_map.pcp_pages if cpu == 0 else none
+                        )
+                        for cpu in range(self.nr_cpus)
                     ],
                 )
             )
@@ -214,6 +219,13 @@ class PcModel:
             min_free_kbytes=sizes.min_free_kbytes,
             page_group_by_mobility_disabled=sizes.page_group_by_mobility_disabled,
         )
+
+
+def _pcp_state(high: int, batch: int, movable: NDArray[np.int64]) -> PcpState:
+    """A CPU's lists with single Movable pages on them, list head first."""
+    pcp = PcpState(count=len(movable), high=high, batch=batch)
+    pcp.lists[MigrateType.MOVABLE] = (movable, np.full(len(movable), MigrateType.MOVABLE, dtype=np.int64))
+    return pcp
 
 
 def _first_managed(span: ZoneSpan) -> int:

@@ -238,7 +238,11 @@ class Compaction:
         """Recompute skip bits where a full compaction asked for it; kswapd does so before it sleeps."""
         memory = self._memory
         for zone in self._zones_up(MAX_NR_ZONES - 1):
-            jit.reset_isolation_suitable(memory.page, memory.pb, memory.S, zone.index)
+            if memory.S[memory.zone_offset(zone.index) + pg.Z_BLOCKSKIP_FLUSH]:
+                jit.reset_isolation_suitable(memory.page, memory.pb, memory.S, zone.index)
+                if self._costs is not None:
+                    nr_blocks = zone.spanned_pages >> pg.PB_ORDER
+                    self._context.charge(nr_blocks * self._costs.compact_pageblock, "reset_isolation")
 
     # --- kcompactd's work -----------------------------------------------------------------------------
 

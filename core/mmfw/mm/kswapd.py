@@ -100,6 +100,7 @@ class Kswapd:
                 self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
                 if self._trace.enabled(MmVmscanKswapdWake):
                     self._trace.emit(MmVmscanKswapdWake(pgdat.node_id, highest_zoneidx, alloc_order))
+                self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
                 reclaim_order = self._balancer.balance_pgdat(alloc_order, highest_zoneidx)
                 self._busy_ns += self._sched.now - self._busy_since
                 self._busy_since = None

@@ -18,7 +18,7 @@ PROCESS_PAGES: Final = 37
 MSEC: Final = 1_000_000
 #: What the module does around each request under emulation, ns: median gap of requests that succeed at once in
 #: 512M-m2-o9 is 300 us, of which usleep_range(200, 220) sleeps.
-STEP_NS: Final = 75_000
+STEP_NS: Final = 40000
 
 
 class CountedObjects:
