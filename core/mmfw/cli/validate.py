@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 if TYPE_CHECKING:
+    from mmfw.validate.bounds import Rule
     from mmfw.validate.common import Comparison, Summary
-    from mmfw.validate.recognise import Capture
 
 #: Differences that the text output spells out.
 _SHOWN: Final = 20
+#: Figures of rebuilt experiments, printed one by one.
+_DYNAMIC: Final = ("success", "counter", "small", "loop", "stream", "reported")
 
 
 class Format(StrEnum):
@@ -29,44 +30,23 @@ CAPTURES = typer.Argument(metavar="CAPTURE...", help="Folders of captured experi
 FORMAT = typer.Option(Format.TEXT, "--format", help="Print a table, or JSON for scripts.")
 
 
-def validate(captures: list[Path] = CAPTURES, output: Format = FORMAT) -> None:
-    """Compare real captures with the simulator, figure by figure."""
-    from mmfw.validate.common import summarize
+JOBS = typer.Option(1, "--jobs", min=1, help="Captures rebuilt at once, each in a process of its own.")
 
-    found = _supported(captures)
-    comparisons = [comparison for capture in found for comparison in _comparisons(capture)]
-    summary = summarize(comparisons)
+
+def validate(captures: list[Path] = CAPTURES, output: Format = FORMAT, jobs: int = JOBS) -> None:
+    """Compare real captures with the simulator, figure by figure."""
+    from mmfw.validate.bounds import judge
+    from mmfw.validate.dynamic import compare_all
+    from mmfw.validate.recognise import find_captures
+
+    found = [capture for path in captures for capture in find_captures(path)]
+    comparisons = compare_all(found, jobs)
+    summary, rules = judge(comparisons)
     if output is Format.JSON:
         _print_json(comparisons, summary)
     else:
-        _print_text(comparisons, summary)
+        _print_text(comparisons, summary, rules)
     raise typer.Exit(0 if summary.passed else 1)
-
-
-def _supported(paths: list[Path]) -> list[Capture]:
-    """All captures named; none is compared before all are known to be of a kind that can be."""
-    from mmfw.errors import InputError
-    from mmfw.validate.recognise import find_captures
-
-    found = [capture for path in paths for capture in find_captures(path)]
-    for capture in found:
-        if capture.kind not in ("static", "shrink"):
-            raise InputError(
-                f"a capture of kind {capture.kind!r} is not yet supported by this version; "
-                "static and shrink are",
-                file=str(capture.path),
-            )
-    return found
-
-
-def _comparisons(capture: Capture) -> Iterator[Comparison]:
-    from mmfw.validate.shrink import validate_shrink
-    from mmfw.validate.static import validate_static
-
-    if capture.kind == "shrink":
-        yield from validate_shrink(capture.path, capture.name)
-    else:
-        yield from validate_static(capture.path)
 
 
 def _print_json(comparisons: list[Comparison], summary: Summary) -> None:
@@ -80,7 +60,36 @@ def _print_json(comparisons: list[Comparison], summary: Summary) -> None:
     typer.echo(f'\n], "summary": {json.dumps(summary.as_json())}}}')
 
 
-def _print_text(comparisons: list[Comparison], summary: Summary) -> None:
+def _print_text(comparisons: list[Comparison], summary: Summary, rules: list[Rule]) -> None:
+    static = [one for one in comparisons if one.labels.get("figure") not in _DYNAMIC]
+    if static:
+        _print_counts(static)
+    dynamic = [one for one in comparisons if one.labels.get("figure") in _DYNAMIC]
+    if dynamic:
+        _print_figures(dynamic)
+    for rule in rules:
+        typer.echo(f"{rule.name}: {rule.within} of {rule.counted} within, {rule.required} must")
+    verdict = "passed" if summary.passed else "FAILED"
+    typer.echo(f"{verdict}: {summary.within} of {summary.counted} figures agree, {summary.required} must")
+
+
+def _print_figures(comparisons: list[Comparison]) -> None:
+    """One line a figure: real, simulated, their ratio, and whether that is within bounds."""
+    columns = ("experiment", "part", "counter", "real", "simulated", "ratio", "")
+    table = [columns]
+    for one in comparisons:
+        part = " ".join(value for key, value in one.labels.items() if key != "figure")
+        ratio = "-" if one.ratio is None else f"{one.ratio:.2f}"
+        mark = "not counted" if not one.counted else "ok" if one.within else "OUT"
+        table.append((one.experiment, part, one.counter, f"{one.real:g}", f"{one.simulated:g}", ratio, mark))
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    for line in table:
+        left = "  ".join(f"{text:<{width}}" for text, width in zip(line[:3], widths[:3], strict=True))
+        right = "  ".join(f"{text:>{width}}" for text, width in zip(line[3:6], widths[3:6], strict=True))
+        typer.echo(f"{left}  {right}  {line[6]}".rstrip())
+
+
+def _print_counts(comparisons: list[Comparison]) -> None:
     columns = ("experiment", "figure", "counter", "compared", "equal", "apart", "equal")
     rows: dict[tuple[str, str, str], list[int]] = {}
     for one in comparisons:
@@ -102,5 +111,3 @@ def _print_text(comparisons: list[Comparison], summary: Summary) -> None:
         )
     if len(wrong) > _SHOWN:
         typer.echo(f"and {len(wrong) - _SHOWN} more differ")
-    verdict = "passed" if summary.passed else "FAILED"
-    typer.echo(f"{verdict}: {summary.within} of {summary.counted} figures agree, {summary.required} must")

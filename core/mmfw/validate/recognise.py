@@ -33,11 +33,14 @@ class Capture:
         A key of `KINDS`.
     name : str
         Its name, unique among captures of a kind.
+    document : object
+        Its ``capture.json``, or what its name tells in that form.
     """
 
     path: Path
     kind: str
     name: str
+    document: object = None
 
 
 def find_captures(path: Path) -> list[Capture]:
@@ -77,8 +80,21 @@ def _recognise(path: Path) -> Capture | None:
         kind = node.key("kind").text()
         if kind not in KINDS:
             raise node.key("kind").error(f"is {kind!r}; {did_you_mean(kind, KINDS)}")
-        return Capture(path, kind, node.key("name").text())
+        return Capture(path, kind, node.key("name").text(), document)
     for kind, files in KINDS.items():
         if all((path / file).is_file() for file in files):
-            return Capture(path, kind, path.name)
+            return Capture(path, kind, path.name, _from_name(kind, path.name))
     return None
+
+
+def _from_name(kind: str, name: str) -> dict[str, object]:
+    """What a name such as ``1G-frag16-s1`` or ``512M-m2-o9`` tells, as ``capture.json`` would."""
+    mem, _, rest = name.partition("-")
+    variant, _, last = rest.partition("-")
+    found: dict[str, object] = {"kind": kind, "name": name, "mem": mem, "variant": variant}
+    if last[:1] == "s" and last[1:].isdigit():
+        found["seed"] = int(last[1:])
+    if last[:1] == "o" and last[1:].isdigit():
+        found["order"] = int(last[1:])
+        found["requests"] = 120 if found["order"] == 9 else 400
+    return found
