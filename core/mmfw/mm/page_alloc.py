@@ -111,9 +111,10 @@ class PageAllocator:
         request = self._freelist.request(gfp_mask, order)
         if order >= MAX_ORDER:
             return out[:0]
-        if gfp_mask & gfp.DIRECT_RECLAIM:
-            self._context.might_sleep()
         while got < count:
+            if gfp_mask & gfp.DIRECT_RECLAIM:
+                # Each request of a loop begins so; between two of them only a stop of the batch can matter.
+                self._context.might_sleep()
             status, upto = jit.alloc_batch(
                 self._memory.page,
                 self._memory.pb,
