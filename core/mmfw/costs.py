@@ -182,6 +182,10 @@ _TCG: Final = {
     "scan_objects": Cost(1_000, "256M-v1 and 1G-v1: scan to scan, median"),
     "lru_isolate_page": Cost(300, "256M-r1 lru capture: about 9 us before the isolation of 32 pages"),
     "lru_shrink_page": Cost(1_600, "256M-r1: lru_isolate to lru_shrink_inactive, about 52 us for 32 pages"),
+    "copy_page": Cost(
+        5_000, "256M-r1: 21 us for a page read before reclaim begins; copying taken to be a quarter"
+    ),
+    "writeback_page": Cost(14_000, "256M-r1: the rest of the 21 us, less the allocation"),
     "page_fault": Cost(
         7_000, "512M-m2-o9: about 0.8 s more than a fill for 83968 faults and 41984 madvise calls"
     ),
