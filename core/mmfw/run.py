@@ -6,16 +6,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from mmfw.errors import InputError
+from mmfw.eventlog import EventLog
 from mmfw.machine import Machine, load_machine
 from mmfw.machine.pcmodel import parse_ram_size
-from mmfw.mm.core import Mm
-from mmfw.mm.trace import MmVmscanKswapdWake, TraceEvent
+from mmfw.observe import Observer
 from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins
 from mmfw.scenario import Scenario, find_scenarios, load_scenario, parse_duration
@@ -55,6 +54,10 @@ class RunRequest:
         Of everything left to chance.
     sanitize : bool
         Check memory at every sample (`mmfw.mm.sanitize`).
+    trace, proc : Path or None
+        Where a trace and /proc files go (`mmfw.observe`).
+    events : str or None
+        What is traced (`mmfw.tracing.events.choose_events`).
     """
 
     scenario: str | None = None
@@ -66,6 +69,9 @@ class RunRequest:
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     sanitize: bool = False
+    trace: Path | None = None
+    events: str | None = None
+    proc: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,30 +164,6 @@ class RunResult:
         }
 
 
-class _EventLog:
-    """Digests every event with its time, and counts those the result shows."""
-
-    def __init__(self, mm: Mm) -> None:
-        self._mm = mm
-        self._hash = hashlib.sha256()
-        self._read: dict[type, Callable[[Any], Any]] = {}
-        self.kswapd_wakes: dict[int, int] = {}
-        mm.trace.subscribe_all(self._note)
-
-    def _note(self, event: TraceEvent) -> None:
-        kind = type(event)
-        read = self._read.get(kind)
-        if read is None:
-            read = self._read[kind] = attrgetter(*(f.name for f in fields(event)))
-        self._hash.update(f"{self._mm.sched.now} {kind.__name__} {read(event)!r}\n".encode())
-        if kind is MmVmscanKswapdWake:
-            order = event.order  # type: ignore[attr-defined] # just told apart by its class
-            self.kswapd_wakes[order] = self.kswapd_wakes.get(order, 0) + 1
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
 class _Sampler:
     """Reads free memory at fixed virtual times, from a timer, so that the load does not notice."""
 
@@ -269,6 +251,14 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
     PluginError
         A plugin misbehaved.
     """
+    observer = Observer(trace=request.trace, events=request.events, proc=request.proc)
+    try:
+        return _run(request, observer, progress)
+    finally:
+        observer.close()
+
+
+def _run(request: RunRequest, observer: Observer, progress: Callable[[int, int], None] | None) -> RunResult:
     started = time.perf_counter()
     asked = (
         load(list(request.plugins), list(request.plugin_files))
@@ -285,7 +275,8 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
     system = build_system(scenario, machine, plugins, seed=request.seed, kernel=kernel)
     mm, sched = system.mm, system.sched
     before = mm.buddyinfo()
-    log = _EventLog(mm)
+    observer.start(mm)
+    log = EventLog(mm)
     sampler = _Sampler(system, until_ns, progress, sanitize=request.sanitize)
     try:
         with watchdog(sched):
@@ -296,6 +287,7 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
         whole = {name: value for name, value in metrics.items() if isinstance(value, int)}
         wakes = {str(order): n for order, n in sorted(log.kswapd_wakes.items())}
         digest = _digest(vmstat, buddyinfo, whole, log.hexdigest())
+        observer.finish(mm)
         leak_checked = tear_down(system)
     finally:
         sched.close()
@@ -323,7 +315,7 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
 
 
 def _measure(
-    system: System, log: _EventLog, sampler: _Sampler, until_ns: int
+    system: System, log: EventLog, sampler: _Sampler, until_ns: int
 ) -> tuple[dict[str, int | float], dict[str, str]]:
     samples = sorted(sampler.nr_free_pages)
     metrics: dict[str, int | float] = {

@@ -45,6 +45,17 @@ def run(
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of everything left to chance."),
     duration: str = typer.Option(None, "--duration", help="Virtual time to run, such as 60s."),
     sanitize: bool = typer.Option(False, "--sanitize", help="Check the allocator's memory all along; slow."),
+    trace: Path = typer.Option(
+        None, "--trace", help="Write a trace as ftrace does to this file; compressed if named .gz."
+    ),
+    events: str = typer.Option(
+        None,
+        "--events",
+        help="What to trace: vmscan, compaction, oom, kmem, or single events, comma-separated; all but kmem.",
+    ),
+    proc: Path = typer.Option(
+        None, "--proc", help="Write /proc files of the machine to before/ and after/ in this folder."
+    ),
     output: Format = typer.Option(Format.TEXT, "--format", help="Print a summary, or JSON for scripts."),
 ) -> None:
     """Run a scenario on a simulated machine."""
@@ -68,6 +79,9 @@ def run(
         overrides=dict(parse_set(text) for text in settings),
         seed=seed,
         sanitize=sanitize,
+        trace=trace,
+        events=events,
+        proc=proc,
     )
     progress, clear = _progress()
     try:

@@ -37,9 +37,11 @@ def validate(captures: list[Path] = CAPTURES, output: Format = FORMAT, jobs: int
     """Compare real captures with the simulator, figure by figure."""
     from mmfw.validate.bounds import judge
     from mmfw.validate.dynamic import compare_all
-    from mmfw.validate.recognise import find_captures
+    from mmfw.validate.recognise import captures_of
 
-    found = [capture for path in captures for capture in find_captures(path)]
+    found, files = captures_of(captures)
+    for file in files:
+        typer.echo(f"mmfw: {file}: is a file, not a capture; passed over", err=True)
     comparisons = compare_all(found, jobs)
     summary, rules = judge(comparisons)
     if output is Format.JSON:

@@ -1,8 +1,8 @@
 """ftrace's text, both directions: ``comm-pid [cpu] flags seconds.micros: event: body``.
 
-The context is what ``trace_print_context()`` prints (kernel/trace/trace_output.c). Bodies of the vmscan
-tracepoints are typed (`mmfw.proc.vmscan_trace`), those of other events stay text. A line printed by
-``trace_printk()`` carries the name of the calling function in place of an event's.
+The context is what ``trace_print_context()`` prints (kernel/trace/trace_output.c). Bodies of the vmscan,
+compaction, kmem and oom tracepoints are typed (`mmfw.proc.vmscan_trace` and its neighbours), those of other events stay
+text. A line printed by ``trace_printk()`` carries the name of the calling function in place of an event's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from mmfw.errors import InputError
+from mmfw.proc.compaction_trace import COMPACTION_EVENTS
+from mmfw.proc.kmem_trace import KMEM_EVENTS
+from mmfw.proc.oom_trace import OOM_EVENTS
 from mmfw.proc.stream import LineStream
 from mmfw.proc.tracebody import Body, Text, format_body, parse_body
 from mmfw.proc.vmscan_trace import PROBE_LINES, VMSCAN_EVENTS
@@ -24,7 +27,22 @@ _LINE: Final = re.compile(
     re.ASCII,
 )
 _ENTRIES: Final = re.compile(r"# entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18}) +#P:\d+", re.ASCII)
-_EVENTS: Final = {cls.event: cls for cls in VMSCAN_EVENTS}
+_EVENTS: Final = {cls.event: cls for cls in (*VMSCAN_EVENTS, *COMPACTION_EVENTS, *KMEM_EVENTS, *OOM_EVENTS)}
+#: What ``trace`` prints above the lines of an instance with the option irq-info (kernel/trace/trace.c).
+_HEADER: Final = """\
+# tracer: nop
+#
+# entries-in-buffer/entries-written: {entries}/{entries}   #P:{nr_cpus}
+#
+#                                _-----=> irqs-off/BH-disabled
+#                               / _----=> need-resched
+#                              | / _---=> hardirq/softirq
+#                              || / _--=> preempt-depth
+#                              ||| / _-=> migrate-disable
+#                              |||| /     delay
+#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
+#              | |         |   |||||     |         |
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +111,21 @@ def _body_class(event: str, said: str) -> type[Body]:
     return Text
 
 
+def format_ftrace_header(entries: int, nr_cpus: int) -> str:
+    """Text above the lines of a trace from which nothing was lost (``print_func_help_header_irq()``)."""
+    return _HEADER.format(entries=entries, nr_cpus=nr_cpus)
+
+
+def format_ftrace_context(comm: str, pid: int, cpu: int, flags: str, usecs: int) -> str:
+    """Text of a line as far as its timestamp (``trace_print_context()``); parameters as in `FtraceLine`."""
+    seconds, micros = divmod(usecs, 1_000_000)
+    return f"{comm:>16}-{pid:<7} [{cpu:03d}] {flags} {seconds:5d}.{micros:06d}"
+
+
 def format_ftrace_line(line: FtraceLine) -> str:
     """Text of a line as the kernel prints it, without its newline."""
-    seconds, micros = divmod(line.usecs, 1_000_000)
-    return (
-        f"{line.comm:>16}-{line.pid:<7} [{line.cpu:03d}] {line.flags} {seconds:5d}.{micros:06d}: "
-        f"{line.event}: {format_body(line.body)}"
-    )
+    context = format_ftrace_context(line.comm, line.pid, line.cpu, line.flags, line.usecs)
+    return f"{context}: {line.event}: {format_body(line.body)}"
 
 
 class FtraceReader:

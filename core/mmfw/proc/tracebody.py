@@ -50,13 +50,25 @@ def _show_hex(value: object) -> str:
 # A number as %ld prints it: what is read prints back as it was.
 _INTEGER: Final = _Field(r"0|-?[1-9][0-9]{0,18}", int, str)
 _WORD: Final = _Field(r"\S+", str, str)
+_HEX: Final = _Field(r"0x(?:0|[1-9a-f][0-9a-f]{0,15})", lambda text: int(text, 16), _show_hex)
+# %-8s of a zone's name; zone indices without a name are printed as numbers.
+_ZONE: Final = _Field(r"(?=.{8}(?: |$))(?:[A-Z]\w*|0x\d) *", str.rstrip, lambda value: f"{value!s:<8}")
 _FIELDS: Final = {
     "shrink": _Field(r"\S+(?: \[\w+\])?", str, str),
     "shr": _Field(r"[0-9a-f]{8,16}", str, str),
     "gfp_flags": _Field(r"\S+", parse_gfp_flags, _show_gfp),
     "gfp": _Field(r"0|0x[0-9a-f]{1,8}", lambda text: int(text, 16), _show_hex),
     "page": _Field(r"[0-9a-f]{8,16}", str, str),
-    "hex_pfn": _Field(r"0x[0-9a-f]{1,16}", lambda text: int(text, 16), _show_hex),
+    "hex_pfn": _HEX,
+    "start_pfn": _HEX,
+    "migrate_pfn": _HEX,
+    "free_pfn": _HEX,
+    "end_pfn": _HEX,
+    "zone": _ZONE,
+    "mode": _WORD,
+    "status": _WORD,
+    "result": _WORD,
+    "prio": _WORD,
     "lru": _WORD,
     "flags": _WORD,
     "reason": _WORD,
@@ -66,11 +78,23 @@ _FIELDS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """How the bodies of a class are read and printed."""
+
+    pattern: re.Pattern[str]
+    columns: tuple[_Field, ...]
+    #: The template for ``%``, and the fields that it takes.
+    layout: str
+    printed: tuple[tuple[str, Callable[[object], str]], ...]
+
+
 #: Filled as classes are met; compiling them all would be work at import.
-_COMPILED: Final[dict[type[Body], tuple[re.Pattern[str], tuple[_Field, ...]]]] = {}
+_COMPILED: Final[dict[type[Body], _Compiled]] = {}
+_PLACE: Final = re.compile(r"\{(\w+)\}")
 
 
-def _compiled(cls: type[Body]) -> tuple[re.Pattern[str], tuple[_Field, ...]]:
+def _compiled(cls: type[Body]) -> _Compiled:
     found = _COMPILED.get(cls)
     if found is not None:
         return found
@@ -80,7 +104,12 @@ def _compiled(cls: type[Body]) -> tuple[re.Pattern[str], tuple[_Field, ...]]:
         column = _FIELDS.get(field.name, _INTEGER)
         pattern = pattern.replace(re.escape(f"{{{field.name}}}"), f"({column.pattern})")
         columns.append(column)
-    _COMPILED[cls] = re.compile(pattern, re.ASCII), tuple(columns)
+    names: list[str] = _PLACE.findall(cls.template)
+    if names != [field.name for field in fields(cls)]:
+        raise TypeError(f"{cls.__name__}: the fields should be those of its template, in their order")
+    printed = tuple((name, _FIELDS.get(name, _INTEGER).show) for name in names)
+    layout = _PLACE.sub("%s", cls.template.replace("%", "%%"))
+    _COMPILED[cls] = _Compiled(re.compile(pattern, re.ASCII), tuple(columns), layout, printed)
     return _COMPILED[cls]
 
 
@@ -92,20 +121,15 @@ def parse_body(cls: type[Body], text: str) -> Body:
     ValueError
         The text is not what the event prints; the message says what would be.
     """
-    pattern, columns = _compiled(cls)
-    match = pattern.fullmatch(text)
+    compiled = _compiled(cls)
+    match = compiled.pattern.fullmatch(text)
     if match is None:
         shown = text if len(text) <= 120 else text[:120] + "..."
         raise ValueError(f"{shown!r} is not of the form {cls.template!r}")
-    return cls(*(column.read(part) for column, part in zip(columns, match.groups(), strict=True)))
+    return cls(*(column.read(part) for column, part in zip(compiled.columns, match.groups(), strict=True)))
 
 
 def format_body(body: Body) -> str:
     """Text of a body as the kernel prints it."""
-    cls = type(body)
-    _, columns = _compiled(cls)
-    shown = {
-        field.name: column.show(getattr(body, field.name))
-        for field, column in zip(fields(cls), columns, strict=True)
-    }
-    return cls.template.format_map(shown)
+    compiled = _compiled(type(body))
+    return compiled.layout % tuple([show(getattr(body, name)) for name, show in compiled.printed])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +42,25 @@ class Capture:
     kind: str
     name: str
     document: object = None
+
+
+def captures_of(paths: Iterable[Path]) -> tuple[list[Capture], list[Path]]:
+    """Captures in folders, in the order given, and the plain files that were named beside them.
+
+    A shell's ``compact/*`` names the files that lie beside captures too (``summary.json``); they are no captures, and
+    named alone they are an error.
+
+    Raises
+    ------
+    InputError
+        A folder holds no capture, or only files are named.
+    """
+    known = list(paths)
+    folders = [path for path in known if not path.is_file()]
+    if not folders:
+        return [capture for path in known for capture in find_captures(path)], []
+    files = [path for path in known if path.is_file()]
+    return [capture for path in folders for capture in find_captures(path)], files
 
 
 def find_captures(path: Path) -> list[Capture]:

@@ -1,0 +1,90 @@
+"""The events of a run, digested: two runs are the same if the same happened in both at the same times."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from mmfw.mm.trace import (
+    CompactRetry,
+    MarkVictim,
+    MmCompactionBegin,
+    MmCompactionDeferCompaction,
+    MmCompactionDeferred,
+    MmCompactionDeferReset,
+    MmCompactionEnd,
+    MmCompactionFinished,
+    MmCompactionKcompactdSleep,
+    MmCompactionKcompactdWake,
+    MmCompactionSuitable,
+    MmCompactionTryToCompactPages,
+    MmCompactionWakeupKcompactd,
+    MmShrinkSlabEnd,
+    MmShrinkSlabStart,
+    MmVmscanDirectReclaimBegin,
+    MmVmscanDirectReclaimEnd,
+    MmVmscanKswapdSleep,
+    MmVmscanKswapdWake,
+    MmVmscanLruIsolate,
+    MmVmscanLruShrinkActive,
+    MmVmscanLruShrinkInactive,
+    MmVmscanThrottled,
+    MmVmscanWakeupKswapd,
+    MmVmscanWriteFolio,
+    ReclaimRetryZone,
+    TraceEvent,
+)
+
+if TYPE_CHECKING:
+    from mmfw.mm.core import Mm
+
+#: Events that the digest is made of: a fixed list, so that what else is listened to cannot change a digest.
+DIGESTED_EVENTS: Final[tuple[type[TraceEvent], ...]] = (
+    MmVmscanWakeupKswapd, MmVmscanKswapdWake, MmVmscanKswapdSleep, MmVmscanDirectReclaimBegin,
+    MmVmscanDirectReclaimEnd, MmShrinkSlabStart, MmShrinkSlabEnd, MmVmscanLruIsolate,
+    MmVmscanLruShrinkInactive, MmVmscanLruShrinkActive, MmVmscanWriteFolio, MmVmscanThrottled,
+    MmCompactionBegin, MmCompactionEnd, MmCompactionTryToCompactPages, MmCompactionSuitable,
+    MmCompactionFinished, MmCompactionDeferred, MmCompactionDeferCompaction, MmCompactionDeferReset,
+    MmCompactionKcompactdSleep, MmCompactionWakeupKcompactd, MmCompactionKcompactdWake,
+    ReclaimRetryZone, CompactRetry, MarkVictim,
+)  # fmt: skip
+
+
+class EventLog:
+    """Digests `DIGESTED_EVENTS` with their times, and counts those the result shows.
+
+    Parameters
+    ----------
+    mm : Mm
+        The machine.
+
+    Attributes
+    ----------
+    kswapd_wakes : dict of int to int
+        Passes of kswapd by order.
+    """
+
+    def __init__(self, mm: Mm) -> None:
+        self._mm = mm
+        self._hash = hashlib.sha256()
+        self._read: dict[type, Callable[[Any], Any]] = {}
+        self.kswapd_wakes: dict[int, int] = {}
+        for kind in DIGESTED_EVENTS:
+            mm.trace.subscribe(kind, self._note)
+
+    def _note(self, event: TraceEvent) -> None:
+        kind = type(event)
+        read = self._read.get(kind)
+        if read is None:
+            read = self._read[kind] = attrgetter(*(f.name for f in fields(event)))
+        self._hash.update(f"{self._mm.sched.now} {kind.__name__} {read(event)!r}\n".encode())
+        if kind is MmVmscanKswapdWake:
+            order = event.order  # type: ignore[attr-defined] # just told apart by its class
+            self.kswapd_wakes[order] = self.kswapd_wakes.get(order, 0) + 1
+
+    def hexdigest(self) -> str:
+        """SHA-256 of the events so far."""
+        return self._hash.hexdigest()
