@@ -56,8 +56,8 @@ class RunRequest:
         Check memory at every sample (`mmfw.mm.sanitize`).
     trace, proc : Path or None
         Where a trace and /proc files go (`mmfw.observe`).
-    events : str or None
-        What is traced (`mmfw.tracing.events.choose_events`).
+    events, trace_options : str or None
+        What is traced, and how it is printed (`mmfw.tracing.events`, `mmfw.tracing.options`).
     """
 
     scenario: str | None = None
@@ -71,6 +71,7 @@ class RunRequest:
     sanitize: bool = False
     trace: Path | None = None
     events: str | None = None
+    trace_options: str | None = None
     proc: Path | None = None
 
 
@@ -251,7 +252,9 @@ def run(request: RunRequest, progress: Callable[[int, int], None] | None = None)
     PluginError
         A plugin misbehaved.
     """
-    observer = Observer(trace=request.trace, events=request.events, proc=request.proc)
+    observer = Observer(
+        trace=request.trace, events=request.events, trace_options=request.trace_options, proc=request.proc
+    )
     try:
         return _run(request, observer, progress)
     finally:
@@ -291,6 +294,8 @@ def _run(request: RunRequest, observer: Observer, progress: Callable[[int, int],
         leak_checked = tear_down(system)
     finally:
         sched.close()
+    # Only now is it known that no plugin misbehaved.
+    observer.commit(machine.nr_cpus)
     return RunResult(
         scenario=scenario.name,
         kernel=kernel,

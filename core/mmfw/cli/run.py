@@ -53,6 +53,9 @@ def run(
         "--events",
         help="What to trace: vmscan, compaction, oom, kmem, or single events, comma-separated; all but kmem.",
     ),
+    trace_options: str = typer.Option(
+        None, "--trace-options", help="How to print it, as in ftrace's trace_options: irq-info or noirq-info."
+    ),
     proc: Path = typer.Option(
         None, "--proc", help="Write /proc files of the machine to before/ and after/ in this folder."
     ),
@@ -81,6 +84,7 @@ def run(
         sanitize=sanitize,
         trace=trace,
         events=events,
+        trace_options=trace_options,
         proc=proc,
     )
     progress, clear = _progress()

@@ -1,8 +1,9 @@
 """ftrace's text, both directions: ``comm-pid [cpu] flags seconds.micros: event: body``.
 
-The context is what ``trace_print_context()`` prints (kernel/trace/trace_output.c). Bodies of the vmscan,
-compaction, kmem and oom tracepoints are typed (`mmfw.proc.vmscan_trace` and its neighbours), those of other events stay
-text. A line printed by ``trace_printk()`` carries the name of the calling function in place of an event's.
+The context is what ``trace_print_context()`` prints (kernel/trace/trace_output.c); the flags are there with the option
+irq-info, which is on by default. Bodies of the vmscan, compaction, kmem and oom tracepoints are typed
+(`mmfw.proc.vmscan_trace` and its neighbours), those of other events stay text. A line printed by ``trace_printk()``
+carries the name of the calling function in place of an event's.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ from mmfw.proc.tracebody import Body, Text, format_body, parse_body
 from mmfw.proc.vmscan_trace import PROBE_LINES, VMSCAN_EVENTS
 
 _LINE: Final = re.compile(
-    r" *(\S(?:.*\S)?)-(\d{1,10}) +\[(\d{3,6})\] ([.0-9A-Za-z#]{4,6}) +"
+    r" *(\S(?:.*\S)?)-(\d{1,10}) +\[(\d{3,6})\](?: ([.0-9A-Za-z#]{4,6}))? +"
     r"(\d{1,12})\.(\d{6}): ([\w.]{1,128}): (.*)",
     re.ASCII,
 )
 _ENTRIES: Final = re.compile(r"# entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18}) +#P:\d+", re.ASCII)
 _EVENTS: Final = {cls.event: cls for cls in (*VMSCAN_EVENTS, *COMPACTION_EVENTS, *KMEM_EVENTS, *OOM_EVENTS)}
-#: What ``trace`` prints above the lines of an instance with the option irq-info (kernel/trace/trace.c).
+#: What ``trace`` prints above the lines of an instance (``s_show()`` and what it calls, kernel/trace/trace.c).
 _HEADER: Final = """\
 # tracer: nop
 #
 # entries-in-buffer/entries-written: {entries}/{entries}   #P:{nr_cpus}
 #
+"""
+#: Column heads with the option irq-info, and without.
+_COLUMNS_IRQ: Final = """\
 #                                _-----=> irqs-off/BH-disabled
 #                               / _----=> need-resched
 #                              | / _---=> hardirq/softirq
@@ -42,6 +46,10 @@ _HEADER: Final = """\
 #                              |||| /     delay
 #           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
 #              | |         |   |||||     |         |
+"""
+_COLUMNS: Final = """\
+#           TASK-PID     CPU#     TIMESTAMP  FUNCTION
+#              | |         |         |         |
 """
 
 
@@ -54,7 +62,8 @@ class FtraceLine:
     comm, pid, cpu : str, int, int
         Task and CPU.
     flags : str
-        irqs-off, need-resched, hard/softirq, preempt depth and migrate-disable, as printed.
+        irqs-off, need-resched, hard/softirq, preempt depth and migrate-disable, as printed; empty in a trace taken
+        with the option noirq-info.
     usecs : int
         Timestamp of the trace clock, microseconds.
     event : str
@@ -97,7 +106,7 @@ def parse_ftrace_line(text: str, file: str = "trace", number: int = 1) -> Ftrace
     except ValueError as fault:
         raise InputError(f"{event}: {fault}", file=file, line=number) from None
     return FtraceLine(
-        comm, int(pid), int(cpu), flags, int(seconds) * 1_000_000 + int(micros), event, body, number
+        comm, int(pid), int(cpu), flags or "", int(seconds) * 1_000_000 + int(micros), event, body, number
     )
 
 
@@ -111,9 +120,12 @@ def _body_class(event: str, said: str) -> type[Body]:
     return Text
 
 
-def format_ftrace_header(entries: int, nr_cpus: int) -> str:
-    """Text above the lines of a trace from which nothing was lost (``print_func_help_header_irq()``)."""
-    return _HEADER.format(entries=entries, nr_cpus=nr_cpus)
+def format_ftrace_header(entries: int, nr_cpus: int, *, irq_info: bool = True) -> str:
+    """Text above the lines of a trace from which nothing was lost.
+
+    ``print_func_help_header_irq()``, or without `irq_info` ``print_func_help_header()``.
+    """
+    return _HEADER.format(entries=entries, nr_cpus=nr_cpus) + (_COLUMNS_IRQ if irq_info else _COLUMNS)
 
 
 def format_ftrace_context(comm: str, pid: int, cpu: int, flags: str, usecs: int) -> str:

@@ -107,14 +107,13 @@ def node_stats(mm: Mm) -> Entries:
     )
 
 
-def global_dirty_limits(dirtyable: int) -> tuple[int, int]:
-    """``vm.dirty_ratio`` and ``vm.dirty_background_ratio`` of dirtyable memory, in pages (``domain_dirty_limits()``).
+def global_dirty_limits(free: int, file: int, totalreserve_pages: int) -> tuple[int, int]:
+    """Dirty pages at which writers wait, and at which the flusher starts (``domain_dirty_limits()``).
 
-    Examples
-    --------
-    >>> global_dirty_limits(220941)
-    (44177, 22061)
+    They are ``vm.dirty_ratio`` and ``vm.dirty_background_ratio`` of dirtyable memory (``global_dirtyable_memory()``):
+    free pages beyond `totalreserve_pages`, and `file` pages on the LRU lists.
     """
+    dirtyable = max(0, free - totalreserve_pages) + file + 1
     limits = [ratio * _PAGE_SIZE // 100 * dirtyable // _PAGE_SIZE for ratio in _DIRTY_RATIOS]
     return limits[0], limits[1] if limits[1] < limits[0] else limits[0] // 2
 
@@ -126,7 +125,7 @@ def vmstat_of(mm: Mm) -> VmStat:
     node = dict(node_stats(mm))
     free = totals["nr_free_pages"]
     file = node["nr_inactive_file"] + node["nr_active_file"]
-    thresh, background = global_dirty_limits(max(0, free - mm.pgdat.memory.totalreserve_pages) + file + 1)
+    thresh, background = global_dirty_limits(free, file, mm.pgdat.memory.totalreserve_pages)
     counted = mm.vmstat.as_dict()
     events = [event.name for event in VmEvent if event.name not in node]
     return VmStat(
@@ -141,10 +140,19 @@ def vmstat_of(mm: Mm) -> VmStat:
     )
 
 
-def si_mem_available(mm: Mm, stats: dict[str, int]) -> int:
-    """Pages that could be had without swapping (``si_mem_available()``, mm/page_alloc.c)."""
-    wmark_low = sum(low_wmark_pages(zone) for zone in mm.pgdat.node_zones)
-    available = stats["nr_free_pages"] - mm.pgdat.memory.totalreserve_pages
+def si_mem_available(stats: dict[str, int], totalreserve_pages: int, wmark_low: int) -> int:
+    """Pages that could be had without swapping (``si_mem_available()``, mm/page_alloc.c).
+
+    Parameters
+    ----------
+    stats : dict of str to int
+        Counters by their /proc/vmstat names.
+    totalreserve_pages : int
+        Pages that the kernel keeps for itself (``totalreserve_pages``).
+    wmark_low : int
+        Sum of the zones' low watermarks.
+    """
+    available = stats["nr_free_pages"] - totalreserve_pages
     pagecache = stats["nr_active_file"] + stats["nr_inactive_file"]
     available += pagecache - min(pagecache // 2, wmark_low)
     reclaimable = stats["nr_slab_reclaimable"] + stats["nr_kernel_misc_reclaimable"]
@@ -157,6 +165,7 @@ def meminfo_of(mm: Mm) -> MemInfo:
     stats = vmstat_of(mm).as_dict()
     memory = mm.pgdat.memory
     total = sum(zone.managed_pages for zone in mm.pgdat.node_zones)
+    wmark_low = sum(low_wmark_pages(zone) for zone in mm.pgdat.node_zones)
     swap = memory.total_swap_pages
     anon = stats["nr_active_anon"], stats["nr_inactive_anon"]
     file = stats["nr_active_file"], stats["nr_inactive_file"]
@@ -165,7 +174,7 @@ def meminfo_of(mm: Mm) -> MemInfo:
     pages = (
         ("MemTotal", total),
         ("MemFree", stats["nr_free_pages"]),
-        ("MemAvailable", si_mem_available(mm, stats)),
+        ("MemAvailable", si_mem_available(stats, memory.totalreserve_pages, wmark_low)),
         ("Buffers", 0),
         ("Cached", max(0, stats["nr_file_pages"] - stats["nr_swapcached"])),
         ("SwapCached", stats["nr_swapcached"]),

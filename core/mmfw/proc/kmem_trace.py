@@ -1,6 +1,6 @@
 """What the page allocator's tracepoints print (``TP_printk()`` of include/trace/events/kmem.h, 6.1).
 
-`page` is the address of the ``struct page`` as ``%p`` prints it: 16 hexadecimal digits, all 0 for NULL.
+`page` is the ``struct page`` as ``%p`` prints it: 16 hexadecimal digits of a hash, all 0 for NULL.
 """
 
 from __future__ import annotations

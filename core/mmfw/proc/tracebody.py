@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, Final
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, ClassVar, Final
 
 from mmfw.gfp import parse_gfp_flags, show_gfp_flags
 
@@ -32,33 +34,31 @@ class Text(Body):
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """How a field is matched, read and printed."""
+    """How a field is matched, read and printed: `conversion` of what `show` makes of it, if that is needed."""
 
     pattern: str
     read: Callable[[str], object]
-    show: Callable[[object], str]
+    conversion: str = "%s"
+    show: Callable[[Any], str] | None = None
 
 
-def _show_gfp(value: object) -> str:
-    return show_gfp_flags(value) if isinstance(value, int) else str(value)
-
-
-def _show_hex(value: object) -> str:
-    return f"{value:#x}" if isinstance(value, int) else str(value)
+def _show_alternate_hex(value: int) -> str:
+    """C's ``%#x``: without a prefix for 0."""
+    return f"{value:#x}" if value else "0"
 
 
 # A number as %ld prints it: what is read prints back as it was.
-_INTEGER: Final = _Field(r"0|-?[1-9][0-9]{0,18}", int, str)
-_WORD: Final = _Field(r"\S+", str, str)
-_HEX: Final = _Field(r"0x(?:0|[1-9a-f][0-9a-f]{0,15})", lambda text: int(text, 16), _show_hex)
+_INTEGER: Final = _Field(r"0|-?[1-9][0-9]{0,18}", int, "%d")
+_WORD: Final = _Field(r"\S+", str)
+_HEX: Final = _Field(r"0x(?:0|[1-9a-f][0-9a-f]{0,15})", lambda text: int(text, 16), "%#x")
 # %-8s of a zone's name; zone indices without a name are printed as numbers.
-_ZONE: Final = _Field(r"(?=.{8}(?: |$))(?:[A-Z]\w*|0x\d) *", str.rstrip, lambda value: f"{value!s:<8}")
+_ZONE: Final = _Field(r"(?=.{8}(?: |$))(?:[A-Z]\w*|0x\d) *", str.rstrip, "%-8s")
 _FIELDS: Final = {
-    "shrink": _Field(r"\S+(?: \[\w+\])?", str, str),
-    "shr": _Field(r"[0-9a-f]{8,16}", str, str),
-    "gfp_flags": _Field(r"\S+", parse_gfp_flags, _show_gfp),
-    "gfp": _Field(r"0|0x[0-9a-f]{1,8}", lambda text: int(text, 16), _show_hex),
-    "page": _Field(r"[0-9a-f]{8,16}", str, str),
+    "shrink": _Field(r"\S+(?: \[\w+\])?", str),
+    "shr": _Field(r"[0-9a-f]{8,16}", str),
+    "gfp_flags": _Field(r"\S+", parse_gfp_flags, show=lru_cache(maxsize=256)(show_gfp_flags)),
+    "gfp": _Field(r"0|0x[1-9a-f][0-9a-f]{0,7}", lambda text: int(text, 16), show=_show_alternate_hex),
+    "page": _Field(r"[0-9a-f]{8,16}", str),
     "hex_pfn": _HEX,
     "start_pfn": _HEX,
     "migrate_pfn": _HEX,
@@ -73,8 +73,8 @@ _FIELDS: Final = {
     "flags": _WORD,
     "reason": _WORD,
     "name": _WORD,
-    "comm": _Field(r".{1,15}", str, str),
-    "text": _Field(r".*", str, str),
+    "comm": _Field(r".{1,15}", str),
+    "text": _Field(r".*", str),
 }
 
 
@@ -84,9 +84,10 @@ class _Compiled:
 
     pattern: re.Pattern[str]
     columns: tuple[_Field, ...]
-    #: The template for ``%``, and the fields that it takes.
+    #: The template for ``%``, what reads the fields that it takes, and which of them are shown by a function.
     layout: str
-    printed: tuple[tuple[str, Callable[[object], str]], ...]
+    values: Callable[[Body], tuple[Any, ...]]
+    shown: tuple[tuple[int, Callable[[Any], str]], ...]
 
 
 #: Filled as classes are met; compiling them all would be work at import.
@@ -107,9 +108,13 @@ def _compiled(cls: type[Body]) -> _Compiled:
     names: list[str] = _PLACE.findall(cls.template)
     if names != [field.name for field in fields(cls)]:
         raise TypeError(f"{cls.__name__}: the fields should be those of its template, in their order")
-    printed = tuple((name, _FIELDS.get(name, _INTEGER).show) for name in names)
-    layout = _PLACE.sub("%s", cls.template.replace("%", "%%"))
-    _COMPILED[cls] = _Compiled(re.compile(pattern, re.ASCII), tuple(columns), layout, printed)
+    layout = cls.template.replace("%", "%%")
+    for name, column in zip(names, columns, strict=True):
+        layout = layout.replace(f"{{{name}}}", column.conversion, 1)
+    shown = tuple((at, column.show) for at, column in enumerate(columns) if column.show is not None)
+    read: Any = attrgetter(*names)
+    values = read if len(names) > 1 else lambda body: (read(body),)
+    _COMPILED[cls] = _Compiled(re.compile(pattern, re.ASCII), tuple(columns), layout, values, shown)
     return _COMPILED[cls]
 
 
@@ -132,4 +137,10 @@ def parse_body(cls: type[Body], text: str) -> Body:
 def format_body(body: Body) -> str:
     """Text of a body as the kernel prints it."""
     compiled = _compiled(type(body))
-    return compiled.layout % tuple([show(getattr(body, name)) for name, show in compiled.printed])
+    values = compiled.values(body)
+    if compiled.shown:
+        printed = list(values)
+        for at, show in compiled.shown:
+            printed[at] = show(printed[at])
+        values = tuple(printed)
+    return compiled.layout % values

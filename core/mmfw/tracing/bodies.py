@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mmfw.mm.memory import Vma
     from mmfw.proc.tracebody import Body
 
-#: ``ZONE_TYPE`` of mmflags.h; an index without a name is printed as a number.
-_ZONES: Final = ("DMA", "DMA32", "Normal", "Movable", "0x4")
+#: ``ZONE_TYPE`` of mmflags.h.
+_ZONES: Final = ("DMA", "DMA32", "Normal", "Movable")
 _LRU_NAMES: Final = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
 #: enum vmscan_throttle_state
 _THROTTLE: Final = ("WRITEBACK", "ISOLATED", "NOPROGRESS", "CONGESTED")
@@ -29,18 +29,25 @@ _FEEDBACK: Final = {
     CompactResult.CONTENDED: "withdrawn",
     CompactResult.PARTIAL_SKIPPED: "withdrawn",
 }
-#: ``vmemmap`` of an x86-64 kernel with 4-level page tables and nokaslr; a ``struct page`` has 64 bytes.
-_VMEMMAP: Final = 0xFFFFEA0000000000
-_PAGE_BYTES: Final = 64
+#: TASK_COMM_LEN, its final 0 included.
+TASK_COMM_LEN: Final = 16
 _NOT_A_SYMBOL: Final = re.compile(r"[^0-9A-Za-z_.]", re.ASCII)
 
 
-def page_pointer(pfn: int) -> str:
-    """``page=%p`` of a pfn: where its ``struct page`` lies.
+def shown_comm(comm: str) -> str:
+    """``comm`` of a task as traces show it: `TASK_COMM_LEN` less one characters, all of them printable ASCII."""
+    shown = "".join(c if " " <= c <= "~" else "?" for c in comm[: TASK_COMM_LEN - 1])
+    return shown.strip() or "<...>"
 
-    As a kernel booted with ``nokaslr no_hash_pointers`` prints it; others print a hash that says nothing.
-    """
-    return f"{_VMEMMAP + pfn * _PAGE_BYTES:016x}"
+
+def page_pointer(pfn: int) -> str:
+    """``%p`` of a pfn's ``struct page``: 32 bits of a hash, as the kernel prints; no two pages have the same."""
+    return f"00000000{(pfn * 0x9E3779B1 + 0x7F4A7C15) & 0xFFFFFFFF:08x}"
+
+
+def shrinker_pointer(shrinker: str) -> str:
+    """``%p`` of a shrinker, hashed too; the same for a name in every run."""
+    return f"00000000{hashlib.sha256(shrinker.encode()).hexdigest()[:8]}"
 
 
 def scan_symbol(shrinker: str) -> str:
@@ -54,9 +61,9 @@ def scan_symbol(shrinker: str) -> str:
     return f"{_NOT_A_SYMBOL.sub('_', shrinker)}_scan_objects+0x0/0x0"
 
 
-def shrinker_pointer(shrinker: str) -> str:
-    """``%p`` of a shrinker: 32 bits of a hash, as the kernel prints; the same for a name in every run."""
-    return f"{'':0>8}{hashlib.sha256(shrinker.encode()).hexdigest()[:8]}"
+def _zone(index: int) -> str:
+    """Name of a zone; an index that `_ZONES` does not name is printed as a number (``trace_print_symbols_seq()``)."""
+    return _ZONES[index] if index < len(_ZONES) else f"{index:#x}"
 
 
 def _reclaim_flags(file: bool) -> str:
@@ -72,7 +79,7 @@ def _mode(sync: bool) -> str:
 
 
 def _deferred(cls: type[ct.CompactionDeferred]) -> Callable[[Any], Body]:
-    return lambda e: cls(e.nid, _ZONES[e.zone_idx], e.order, e.order_failed, e.considered, 1 << e.defer_shift)
+    return lambda e: cls(e.nid, _zone(e.zone_idx), e.order, e.order_failed, e.considered, 1 << e.defer_shift)
 
 
 def _shrink_slab_start(e: tp.MmShrinkSlabStart) -> Body:
@@ -127,7 +134,7 @@ def _end(e: tp.MmCompactionEnd) -> Body:
 
 def _retry_zone(e: tp.ReclaimRetryZone) -> Body:
     return om.RetryZone(
-        e.node, _ZONES[e.zone_idx], e.order, e.reclaimable, e.available, e.min_wmark, e.no_progress_loops,
+        e.node, _zone(e.zone_idx), e.order, e.reclaimable, e.available, e.min_wmark, e.no_progress_loops,
         int(e.wmark_check),
     )  # fmt: skip
 
@@ -160,24 +167,17 @@ _BODIES: Final[dict[type[tp.TraceEvent], Callable[[Any], Body]]] = {
     tp.MmCompactionEnd: _end,
     tp.MmCompactionTryToCompactPages: lambda e: ct.TryToCompactPages(e.order, e.gfp_mask, int(e.prio)),
     tp.MmCompactionSuitable: lambda e: ct.CompactionSuitable(
-        e.nid, _ZONES[e.zone_idx], e.order, _status(e.ret)
+        e.nid, _zone(e.zone_idx), e.order, _status(e.ret)
     ),
     tp.MmCompactionFinished: lambda e: ct.CompactionFinished(
-        e.nid, _ZONES[e.zone_idx], e.order, _status(e.ret)
+        e.nid, _zone(e.zone_idx), e.order, _status(e.ret)
     ),
     tp.MmCompactionDeferred: _deferred(ct.CompactionDeferred),
     tp.MmCompactionDeferCompaction: _deferred(ct.DeferCompaction),
     tp.MmCompactionDeferReset: _deferred(ct.DeferReset),
-    tp.MmCompactionMigratepages: lambda e: ct.Migratepages(e.nr_migrated, e.nr_failed),
-    tp.MmCompactionIsolateMigratepages: lambda e: ct.IsolateMigratepages(
-        e.start_pfn, e.end_pfn, e.nr_scanned, e.nr_taken
-    ),
-    tp.MmCompactionIsolateFreepages: lambda e: ct.IsolateFreepages(
-        e.start_pfn, e.end_pfn, e.nr_scanned, e.nr_taken
-    ),
     tp.MmCompactionKcompactdSleep: lambda e: ct.KcompactdSleep(e.nid),
-    tp.MmCompactionWakeupKcompactd: lambda e: ct.WakeupKcompactd(e.nid, e.order, _ZONES[e.highest_zoneidx]),
-    tp.MmCompactionKcompactdWake: lambda e: ct.KcompactdWake(e.nid, e.order, _ZONES[e.highest_zoneidx]),
+    tp.MmCompactionWakeupKcompactd: lambda e: ct.WakeupKcompactd(e.nid, e.order, _zone(e.highest_zoneidx)),
+    tp.MmCompactionKcompactdWake: lambda e: ct.KcompactdWake(e.nid, e.order, _zone(e.highest_zoneidx)),
     tp.ReclaimRetryZone: _retry_zone,
     tp.CompactRetry: _retry_compact,
 }
@@ -201,7 +201,7 @@ def victim_body(pid: int, vmas: Iterable[Vma]) -> Body:
     own = [vma for vma in vmas if vma.task.pid == pid]
     return om.Victim(
         pid,
-        own[0].task.comm[:15] if own else "?",
+        shown_comm(own[0].task.comm) if own else "<...>",
         sum(vma.nr_pages for vma in own) * 4,
         sum(vma.nr_resident for vma in own) * 4,
         0,

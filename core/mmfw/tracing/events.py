@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final
 
 from mmfw.errors import InputError
@@ -18,7 +19,7 @@ from mmfw.proc.tracebody import Body
 
 @dataclass(frozen=True, slots=True)
 class Tracepoint:
-    """One event.
+    """One event; either `event` or `row` says how it is learned of.
 
     Attributes
     ----------
@@ -65,11 +66,9 @@ TRACEPOINTS: Final[tuple[Tracepoint, ...]] = (
     Tracepoint("compaction", ct.CompactionDeferred, tp.MmCompactionDeferred),
     Tracepoint("compaction", ct.DeferCompaction, tp.MmCompactionDeferCompaction),
     Tracepoint("compaction", ct.DeferReset, tp.MmCompactionDeferReset),
-    Tracepoint("compaction", ct.Migratepages, tp.MmCompactionMigratepages, pg.TR_MIGRATEPAGES),
-    Tracepoint(
-        "compaction", ct.IsolateMigratepages, tp.MmCompactionIsolateMigratepages, pg.TR_ISOLATE_MIGRATEPAGES
-    ),
-    Tracepoint("compaction", ct.IsolateFreepages, tp.MmCompactionIsolateFreepages, pg.TR_ISOLATE_FREEPAGES),
+    Tracepoint("compaction", ct.Migratepages, row=pg.TR_MIGRATEPAGES),
+    Tracepoint("compaction", ct.IsolateMigratepages, row=pg.TR_ISOLATE_MIGRATEPAGES),
+    Tracepoint("compaction", ct.IsolateFreepages, row=pg.TR_ISOLATE_FREEPAGES),
     Tracepoint("compaction", ct.KcompactdSleep, tp.MmCompactionKcompactdSleep),
     Tracepoint("compaction", ct.WakeupKcompactd, tp.MmCompactionWakeupKcompactd),
     Tracepoint("compaction", ct.KcompactdWake, tp.MmCompactionKcompactdWake),
@@ -92,8 +91,8 @@ def choose_events(text: str | None) -> tuple[Tracepoint, ...]:
     Parameters
     ----------
     text : str or None
-        Comma-separated systems, events, or ``system/event`` (also ``system:event``, as in ``set_event``). None for
-        `DEFAULT_SYSTEMS`.
+        Comma-separated systems, events, or ``system/event`` (also ``system:event``, as in ``set_event``); each may be
+        a pattern, such as ``kmem:*``. None for `DEFAULT_SYSTEMS`.
 
     Returns
     -------
@@ -107,22 +106,24 @@ def choose_events(text: str | None) -> tuple[Tracepoint, ...]:
 
     Examples
     --------
-    >>> [each.name for each in choose_events("mm_vmscan_kswapd_wake,vmscan/mm_vmscan_kswapd_sleep")]
+    >>> [each.name for each in choose_events("mm_vmscan_kswapd_wake,vmscan:*_sleep")]
     ['mm_vmscan_kswapd_sleep', 'mm_vmscan_kswapd_wake']
     """
     words = list(DEFAULT_SYSTEMS) if text is None else [word.strip() for word in text.split(",")]
     chosen: set[str] = set()
     for word in words:
-        system, slash, name = word.replace(":", "/", 1).partition("/")
-        found = [
-            each.name
-            for each in TRACEPOINTS
-            if (each.system == system and name in ("", each.name)) or (not slash and each.name == word)
-        ]
-        if not found or (slash and not name):
+        found = [each.name for each in TRACEPOINTS if _is_meant(each, word)]
+        if not found:
             raise InputError(f"--events {text!r}: {_unknown(word)}")
         chosen.update(found)
     return tuple(each for each in TRACEPOINTS if each.name in chosen)
+
+
+def _is_meant(each: Tracepoint, word: str) -> bool:
+    system, slash, name = word.replace(":", "/", 1).partition("/")
+    if slash:
+        return fnmatchcase(each.system, system) and fnmatchcase(each.name, name or "*")
+    return fnmatchcase(each.system, word) or fnmatchcase(each.name, word)
 
 
 def _unknown(word: str) -> str:

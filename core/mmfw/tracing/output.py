@@ -12,6 +12,7 @@ from typing import IO, BinaryIO, Final, cast
 
 from mmfw.errors import InputError
 from mmfw.proc.ftrace import format_ftrace_header
+from mmfw.tracing.options import TraceOptions
 
 #: Characters collected before they are handed to the operating system.
 _CHUNK: Final = 1 << 20
@@ -20,14 +21,23 @@ _CHUNK: Final = 1 << 20
 class TraceFile:
     """A trace that is written whole or not at all.
 
-    Lines go to a nameless file beside the wanted one. `commit` writes header and lines under a temporary name and
-    then renames.
+    Lines go to a nameless file beside the wanted one. `prepare` writes header and lines under a temporary name, and
+    `publish` renames that.
 
     Parameters
     ----------
     path : Path
         Where the trace goes, in place of what is there; compressed if it ends in ``.gz``, in a way that
         depends on nothing but the lines.
+    options : TraceOptions
+        How lines are printed.
+
+    Attributes
+    ----------
+    target : Path
+        `path`, absolute and without links.
+    nr_lines : int
+        Lines so far.
 
     Raises
     ------
@@ -35,28 +45,30 @@ class TraceFile:
         Nothing can be written there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, options: TraceOptions) -> None:
         self.path = path
+        self.options = options
         self.nr_lines = 0
         self._lines: list[str] = []
         self._nr_chars = 0
         self._failure: OSError | None = None
+        self._partial: Path | None = None
         try:
-            self._target = path.resolve()
-            if self._target.is_dir():
+            self.target = path.resolve()
+            if self.target.is_dir():
                 raise InputError("--trace: is a folder; name a file", file=str(path))
-            if self._target.exists() and not stat.S_ISREG(self._target.stat().st_mode):
+            if self.target.exists() and not stat.S_ISREG(self.target.stat().st_mode):
                 raise InputError(
                     "--trace: is not a regular file; name one that may be replaced", file=str(path)
                 )
-            spool = tempfile.TemporaryFile(dir=self._target.parent)  # noqa: SIM115 # `discard` closes it
+            spool = tempfile.TemporaryFile(dir=self.target.parent)  # noqa: SIM115 # `discard` closes it
         # ValueError: a null byte in the name; RuntimeError: a loop of links.
         except (OSError, ValueError, RuntimeError) as fault:
             raise _unwritable(path, fault) from None
         self._spool = cast(IO[bytes], spool)
 
     def write(self, line: str) -> None:
-        """Add a line, its newline included; a fault is kept for `commit`, because this is called by the simulated."""
+        """Add a line, its newline included; a fault is kept for `prepare`, because this is called by the simulated."""
         self.nr_lines += 1
         self._lines.append(line)
         self._nr_chars += len(line)
@@ -72,8 +84,8 @@ class TraceFile:
         self._lines.clear()
         self._nr_chars = 0
 
-    def commit(self, nr_cpus: int) -> None:
-        """Write the file.
+    def prepare(self, nr_cpus: int) -> None:
+        """Write the file under a temporary name.
 
         Raises
         ------
@@ -81,22 +93,37 @@ class TraceFile:
             It could not be written; what was there before is untouched.
         """
         self._drain()
-        partial = self._target.with_name(f".{self._target.name}.{os.getpid()}.tmp")
+        header = format_ftrace_header(self.nr_lines, nr_cpus, irq_info=self.options.irq_info)
+        partial = self.target.with_name(f".{os.getpid()}.trace.tmp")
         try:
             if self._failure is not None:
                 raise self._failure
-            self._spool.seek(0)
-            with partial.open("wb") as raw:
-                self._put(raw, format_ftrace_header(self.nr_lines, nr_cpus).encode("ascii"))
-            partial.replace(self._target)
-        except OSError as fault:
             partial.unlink(missing_ok=True)
-            raise _unwritable(self.path, fault) from None
-        finally:
+            with partial.open("xb") as raw:
+                self._partial = partial
+                self._spool.seek(0)
+                self._put(raw, header.encode("ascii"))
+        except OSError as fault:
             self.discard()
+            raise _unwritable(self.path, fault) from None
+
+    def publish(self) -> None:
+        """Put what was prepared in its place.
+
+        Raises
+        ------
+        InputError
+            It could not be renamed; what was there before is untouched.
+        """
+        assert self._partial is not None
+        try:
+            self._partial.replace(self.target)
+        except OSError as fault:
+            raise _unwritable(self.path, fault) from None
+        self._partial = None
 
     def _put(self, raw: BinaryIO, header: bytes) -> None:
-        if self._target.suffix != ".gz":
+        if self.target.suffix != ".gz":
             raw.write(header)
             shutil.copyfileobj(self._spool, raw, _CHUNK)
             return
@@ -105,8 +132,11 @@ class TraceFile:
             shutil.copyfileobj(self._spool, packed, _CHUNK)
 
     def discard(self) -> None:
-        """Drop what `commit` has not written."""
+        """Drop what was not published."""
         self._spool.close()
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+            self._partial = None
 
 
 def _unwritable(path: Path, fault: Exception) -> InputError:

@@ -7,14 +7,14 @@ virtual time at which its loop ran: all rows of a batch (some 32 pages) show the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mmfw.jit import page as pg
 from mmfw.mm.trace import MarkVictim
 from mmfw.proc.ftrace import format_ftrace_context
 from mmfw.proc.tracebody import format_body
 from mmfw.proc.vmscan_trace import LruIsolate
-from mmfw.tracing.bodies import event_body, victim_body
+from mmfw.tracing.bodies import event_body, shown_comm, victim_body
 from mmfw.tracing.rows import row_body, row_locks
 
 if TYPE_CHECKING:
@@ -27,17 +27,12 @@ if TYPE_CHECKING:
     from mmfw.mm.trace import TraceEvent
     from mmfw.sched import Task
     from mmfw.tracing.events import Tracepoint
-
-#: TASK_COMM_LEN, its final 0 included.
-TASK_COMM_LEN: Final = 16
+    from mmfw.tracing.options import TraceOptions
 
 
 def task_comm(task: Task) -> str:
-    """Name of a task as ftrace shows it: 15 characters at most, and ``<idle>`` for pid 0 (``trace_find_cmdline()``)."""
-    if task.pid == 0:
-        return "<idle>"
-    shown = "".join(c if " " <= c <= "~" else "?" for c in task.comm[: TASK_COMM_LEN - 1])
-    return shown.strip() or "<...>"
+    """Name of a task as ftrace shows it: ``<idle>`` for pid 0 (``trace_find_cmdline()``)."""
+    return shown_comm(task.comm) if task.pid else "<idle>"
 
 
 class Recorder:
@@ -51,13 +46,22 @@ class Recorder:
         What to record.
     write : callable
         Takes one line, its newline included.
+    options : TraceOptions
+        How lines are printed.
     """
 
-    def __init__(self, mm: Mm, tracepoints: Iterable[Tracepoint], write: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        mm: Mm,
+        tracepoints: Iterable[Tracepoint],
+        write: Callable[[str], None],
+        options: TraceOptions,
+    ) -> None:
         self._mm = mm
         self._memory = mm.pgdat.memory
         self._chosen = tuple(tracepoints)
         self._write = write
+        self._irq_info = options.irq_info
         self._running = False
         self._replaced_charge = False
 
@@ -140,14 +144,19 @@ class Recorder:
         """Task, CPU, flags and time, for a tracepoint under so many spinlocks."""
         sched = self._mm.sched
         task = sched.current
+        flags = self._flags(task, locks) if self._irq_info else ""
+        usecs = (sched.now + 500) // 1000
+        return format_ftrace_context(task_comm(task), task.pid, sched.current_cpu, flags, usecs)
+
+    def _flags(self, task: Task, locks: int) -> str:
+        """What ``trace_print_lat_fmt()`` prints; nothing here disables migration or bottom halves."""
+        sched = self._mm.sched
         # The idle task runs with preemption disabled.
         depth = min(task.preempt_count + locks + (task.pid == 0), 15)
-        flags = (
+        return (
             ("d" if locks else ".")
             + ("N" if sched.need_resched() else ".")
             + ("s" if sched.in_interrupt else ".")
             + (f"{depth:x}" if depth else ".")
             + "."
         )
-        usecs = (sched.now + 500) // 1000
-        return format_ftrace_context(task_comm(task), task.pid, sched.current_cpu, flags, usecs)
