@@ -1,0 +1,238 @@
+"""Anonymous faults: page tables, huge pages and their fallback, MADV_DONTNEED, munmap (mm/memory.c of 6.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mm.workbench import events_of, fill, fragment, grown, lru, run, take_large, unboosted, word
+from mmfw import gfp
+from mmfw.jit import page as pg
+from mmfw.mm.trace import MmCompactionTryToCompactPages, MmVmscanDirectReclaimBegin
+from mmfw.state import PAGEBLOCK_NR_PAGES
+
+
+@pytest.fixture
+def mm():
+    return unboosted()
+
+
+def requests(mm):
+    """(mask, order) of every request that is traced from now on."""
+    seen = []
+    real = mm._allocator.alloc_pages
+
+    def alloc_pages(mask, order):
+        pfn = real(mask, order)
+        seen.append((mask, order, pfn))
+        return pfn
+
+    mm._allocator.alloc_pages = alloc_pages
+    return seen
+
+
+def test_pages_come_in_ascending_order_and_a_table_first_for_each_512(mm):
+    seen = requests(mm)
+    vma = mm.mmap_anonymous(1100)
+    before = mm.vmstat.as_dict()
+    assert vma.touch(0, 1100) == 1100
+    assert vma.nr_page_tables == 3
+    assert [(mask, order) for mask, order, _ in seen] == [(gfp.GFP_KERNEL_ACCOUNT | gfp.ZERO, 0)] * 3
+    change = grown(mm, before)
+    assert change["pgfault"] == 1100
+    assert change["pgalloc_dma32"] == 1103
+    newest = lru(mm, pg.LRU_INACTIVE_ANON)[:1100]
+    assert newest == [int(p) for p in vma.pfns()[::-1]]
+
+
+def test_a_table_is_taken_from_unmovable_and_a_page_from_movable_memory(mm):
+    vma = mm.mmap_anonymous(600)
+    vma.touch(0, 600)
+    types = mm.pgdat.memory.pb[np.array(list(vma._page_tables.values())) >> 9] & 7
+    assert set(types.tolist()) == {pg.UNMOVABLE}
+    assert set((mm.pgdat.memory.pb[vma.pfns() >> 9] & 7).tolist()) == {pg.MOVABLE}
+
+
+def test_touching_again_only_sets_the_accessed_bit(mm):
+    vma = mm.mmap_anonymous(10)
+    vma.touch(0, 10)
+    pfns = vma.pfns()
+    mm.lruvec.set_flags(pfns, off=pg.PTE_YOUNG)
+    before = mm.vmstat.as_dict()
+    assert vma.touch(0, 10) == 10
+    assert grown(mm, before) == {}
+    assert all(word(mm, int(p)) & pg.PTE_YOUNG for p in pfns)
+
+
+# --- huge pages ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("madvised", "mask"),
+    [(False, gfp.GFP_TRANSHUGE_LIGHT), (True, gfp.GFP_TRANSHUGE)],
+    ids=["always", "madvise"],
+)
+def test_the_mask_of_a_huge_page_depends_on_madvise(mm, madvised, mask):
+    seen = requests(mm)
+    vma = mm.mmap_anonymous(1024, thp=True, madvised=madvised)
+    before = mm.vmstat.as_dict()
+    assert vma.touch(0, 1024) == 1024
+    huge = [(m, p) for m, order, p in seen if order == 9]
+    assert [m for m, _ in huge] == [mask, mask]
+    change = grown(mm, before)
+    assert change["thp_fault_alloc"] == 2
+    assert change["pgfault"] == 2
+    assert mm.lruvec.node_stat(pg.NS_ANON_THPS) == 1024
+    for i, (_, pfn) in enumerate(huge):
+        assert word(mm, pfn) & (pg.PG_COMPOUND | pg.ORDER_MASK) == pg.PG_COMPOUND | 9
+        assert vma.pfns()[512 * i : 512 * (i + 1)].tolist() == list(range(pfn, pfn + 512))
+
+
+def test_what_is_left_over_of_a_mapping_is_small(mm):
+    vma = mm.mmap_anonymous(512 + 100, thp=True)
+    vma.touch(0, 612)
+    assert mm.vmstat.as_dict()["thp_fault_alloc"] == 1
+    assert mm.lruvec.node_stat(pg.NS_ANON_THPS) == 512
+
+
+@pytest.mark.parametrize("madvised", [False, True])
+def test_a_failed_huge_fault_falls_back_and_only_madvise_works_for_it(mm, madvised):
+    fragment(mm, 16)
+    take_large(mm, 4)
+    work = events_of(mm, MmCompactionTryToCompactPages, MmVmscanDirectReclaimBegin)
+    vma = mm.mmap_anonymous(512, thp=True, madvised=madvised)
+    before = mm.vmstat.as_dict()
+    assert vma.touch(0, 512) == 512
+    change = grown(mm, before)
+    assert change["thp_fault_fallback"] == 1
+    assert "thp_fault_alloc" not in change
+    assert change["pgfault"] == 512
+    assert bool(work) is madvised
+
+
+def test_dropping_part_of_a_huge_page_splits_it(mm):
+    vma = mm.mmap_anonymous(1024, thp=True)
+    vma.touch(0, 1024)
+    head = int(vma.pfns()[0])
+    before = mm.vmstat.as_dict()
+    assert vma.madvise_dontneed(np.array([3, 4, 700])) == 3
+    change = grown(mm, before)
+    assert change["thp_split_page"] == 2
+    assert change["pgfree"] == 3
+    assert mm.lruvec.node_stat(pg.NS_ANON_THPS) == 0
+    assert vma.nr_resident == 1021
+    left = [head + i for i in range(512) if i not in (3, 4)]
+    assert all(word(mm, p) & (pg.ORDER_MASK | pg.PG_COMPOUND) == 0 for p in left)
+    # They stay together on the list, lowest first, where the huge page was.
+    in_list = [p for p in lru(mm, pg.LRU_INACTIVE_ANON) if head <= p < head + PAGEBLOCK_NR_PAGES]
+    assert in_list == left
+    mm.check_memory()
+
+
+def test_dropping_all_of_a_huge_page_gives_the_block_back(mm):
+    vma = mm.mmap_anonymous(512, thp=True)
+    vma.touch(0, 512)
+    pfn = int(vma.pfns()[0])
+    vma.munmap()
+    mm.drain_all_pages()
+    assert mm.buddyinfo()["DMA32"][9] + mm.buddyinfo()["DMA32"][10] > 0
+    assert word(mm, pfn) & pg.TYPE_MASK != pg.T_ALLOC
+    assert mm.lruvec.node_stat(pg.NS_ANON_THPS) == mm.lruvec.node_stat(pg.NS_ANON_MAPPED) == 0
+
+
+# --- dropping -------------------------------------------------------------------------------------------------------
+
+
+def test_dontneed_frees_page_by_page_in_order_onto_the_cpus_list(mm):
+    vma = mm.mmap_anonymous(64)
+    vma.touch(0, 64)
+    pfns = vma.pfns()
+    mm.drain_all_pages()
+    assert vma.madvise_dontneed(np.arange(0, 40, 4)) == 10
+    memory = mm.pgdat.memory
+    assert memory.list_pfns(memory.pcp_head(0, 1, pg.MOVABLE)).tolist() == pfns[0:40:4][::-1].tolist()
+    assert vma.nr_resident == 54
+    assert vma.nr_page_tables == 1  # the table stays
+    # Dropping again what is gone frees nothing.
+    assert vma.madvise_dontneed(np.arange(0, 40, 4)) == 0
+    before = mm.vmstat.as_dict()
+    assert vma.touch(0, 64) == 64
+    assert grown(mm, before)["pgfault"] == 10
+
+
+def test_munmap_gives_everything_back_and_forgets_the_mapping(mm):
+    mm.drain_all_pages()
+    free = mm.global_free_pages()
+    vma = mm.mmap_anonymous(3000)
+    vma.touch(0, 3000)
+    assert mm.memory.vmas == (vma,)
+    assert vma.munmap() == 3000
+    mm.drain_all_pages()
+    assert mm.global_free_pages() == free
+    assert mm.memory.vmas == ()
+    assert mm.memory.nr_page_table_pages == 0
+    assert mm.lruvec.node_stat(pg.NS_ANON_MAPPED) == 0
+
+
+def test_a_fault_that_finds_no_memory_ends_the_touch():
+    mm = unboosted(start=True)
+    held = {}
+
+    def body():
+        fill(mm)
+        mm.oom.out_of_memory = lambda *a: False
+        vma = mm.mmap_anonymous(100)
+        held["got"] = vma.touch(0, 100)
+        held["resident"] = vma.nr_resident
+        vma.munmap()
+
+    run(mm, body)
+    assert 0 <= held["got"] < 100
+    assert held["resident"] == held["got"]
+
+
+# --- the page cache's other ways ----------------------------------------------------------------------------------------
+
+
+def test_written_pages_are_dirty_until_the_flusher_was_there():
+    mm = unboosted(start=True)
+    seen = {}
+
+    def body():
+        file = mm.page_cache.open(64)
+        assert file.write(0, 64) == 64
+        seen["dirty"] = mm.lruvec.node_stat(pg.NS_FILE_DIRTY)
+        mm.page_io.wakeup_flusher_threads()
+        mm.sched.sleep(1_000_000_000)
+        seen["after"] = mm.lruvec.node_stat(pg.NS_FILE_DIRTY), mm.lruvec.node_stat(pg.NS_WRITEBACK)
+
+    run(mm, body, 5_000_000_000)
+    assert seen == {"dirty": 64, "after": (0, 0)}
+    stat = mm.vmstat.as_dict()
+    assert stat["pgpgout"] == 4 * 64
+    assert stat["pgpgin"] == 0
+    assert mm.lruvec.node_stat(pg.NS_WRITTEN) == mm.lruvec.node_stat(pg.NS_DIRTIED) == 64
+
+
+def test_invalidation_leaves_what_is_dirty_or_mapped_and_truncation_nothing(mm):
+    file = mm.page_cache.open(50)
+    file.read(0, 50)
+    pfns = mm.rmap.part(file.base_slot, 50).astype(np.int64)
+    mm.page_cache.dirty(pfns[:5])
+    mm.page_cache.map_pages(pfns[5:8], executable=False)
+    assert file.invalidate() == 42
+    assert file.nrpages == 8
+    assert file.truncate() == 8
+    for item in (pg.NS_FILE_PAGES, pg.NS_FILE_DIRTY, pg.NS_FILE_MAPPED):
+        assert mm.lruvec.node_stat(item) == (mm.initramfs_pages if item == pg.NS_FILE_PAGES else 0)
+
+
+def test_a_truncated_file_frees_15_pages_at_a_time_last_first(mm):
+    file = mm.page_cache.open(40, gfp_mask=gfp.GFP_HIGHUSER_MOVABLE)
+    file.read_pages(np.arange(40))
+    pfns = mm.rmap.part(file.base_slot, 40).astype(np.int64).tolist()
+    mm.drain_all_pages()
+    file.truncate()
+    memory = mm.pgdat.memory
+    order = pfns[14::-1] + pfns[29:14:-1] + pfns[39:29:-1]
+    assert memory.list_pfns(memory.pcp_head(0, 1, pg.MOVABLE)).tolist()[:40] == order[::-1]
