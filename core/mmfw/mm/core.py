@@ -34,6 +34,8 @@ from mmfw.mm.resident import ResidentPages
 from mmfw.mm.rmap import RmapSpace
 from mmfw.mm.sanitize import check_memory, owned_pages
 from mmfw.mm.shrinker import Shrinker, ShrinkerList
+from mmfw.mm.slab_common import SlabAllocator
+from mmfw.mm.slab_host import SlabHost
 from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.swap import SwapStore
 from mmfw.mm.trace import Tracepoints
@@ -104,6 +106,8 @@ class Mm:
         Where objects are backed up to.
     rmap : RmapSpace
         Owners of movable pages.
+    slab : SlabAllocator
+        Slab caches: ``slab.kmem_cache_create(name, size)`` makes one.
     kswapd : Kswapd
         The node's kswapd.
     shrinkers : ShrinkerList
@@ -161,6 +165,15 @@ class Mm:
         # The OOM killer needs mappings, which need the allocator, whose slow path ends at the OOM killer.
         slowpath = Slowpath(freelist, vmscan, self.compaction, None, context, trace, vmstat, costs)
         self._allocator = PageAllocator(freelist, slowpath, context, self._charge_alloc, self._charge_free)
+        slab_host = SlabHost(
+            freelist,
+            self._allocator,
+            context,
+            vmscan.account_reclaimed_slab,
+            self._charge_alloc,
+            self._charge_free,
+        )
+        self.slab = SlabAllocator(slab_host, self.rng)
         self.page_cache = PageCache(
             self._allocator, self.lruvec, self.rmap, self.page_io, sched, context, costs, vmstat
         )
