@@ -61,6 +61,8 @@ class CostProfile:
         Entering ``__alloc_pages_slowpath``, ``wake_all_kswapds`` included, without what it then does.
     kswapd_wake : int
         From kswapd being switched in until it has left ``kswapd_try_to_sleep``.
+    kswapd_first_pass : int
+        What kswapd's first pass takes beyond a later one, its code being in no cache.
     context_switch : int
         ``__schedule`` switching one CPU from a task (or idle) to another task.
     shrink_slab_call : int
@@ -69,10 +71,20 @@ class CostProfile:
         Base of one call of the method; what the method itself does is charged by it.
     scan_object : int
         One object looked at by a scan that frees or rotates it (``list_lru_walk_one``).
-    lru_isolate_page, lru_shrink_page : int
-        One page through ``isolate_lru_folios``; one through ``shrink_folio_list``, unmapping included.
-    compact_pageblock, compact_scan_page : int
-        One pageblock visited by a compaction scanner; one pfn looked at inside it.
+    lru_isolate_page, lru_skip_page, lru_shrink_page : int
+        One page through ``isolate_lru_folios``; one that it puts aside for its zone; one through
+        ``shrink_folio_list``, unmapping included.
+    direct_reclaim : int
+        Entering ``try_to_free_pages``, and as much again for leaving it, without what it then does.
+    compact_zone : int
+        Entering and leaving ``compact_zone`` for one zone, suitability tests included, without what the scanners do.
+    compact_pageblock, compact_pageblock_warm : int
+        One pageblock visited by a compaction scanner; the same when a sweep over the zone has just brought all of
+        its pageblocks into the caches.
+    reset_pageblock, reset_pageblock_warm : int
+        One pageblock visited by ``__reset_isolation_suitable``; the same after such a sweep.
+    compact_scan_page : int
+        One pfn looked at inside a pageblock.
     migrate_page : int
         ``unmap_and_move`` of one base page, without the copy.
     page_fault, syscall : int
@@ -96,14 +108,21 @@ class CostProfile:
     free_buddy: int
     alloc_slowpath: int
     kswapd_wake: int
+    kswapd_first_pass: int
     context_switch: int
     shrink_slab_call: int
     count_objects: int
     scan_objects: int
     scan_object: int
     lru_isolate_page: int
+    lru_skip_page: int
     lru_shrink_page: int
+    direct_reclaim: int
+    compact_zone: int
     compact_pageblock: int
+    compact_pageblock_warm: int
+    reset_pageblock: int
+    reset_pageblock_warm: int
     compact_scan_page: int
     migrate_page: int
     page_fault: int
@@ -142,14 +161,21 @@ _DEFAULT: Final = {
     "free_buddy": Cost(150, "estimate: as alloc_buddy, with a merge or two"),
     "alloc_slowpath": Cost(500, "estimate"),
     "kswapd_wake": Cost(2_000, "estimate"),
+    "kswapd_first_pass": Cost(0, "not told apart"),
     "context_switch": Cost(1_500, "estimate: lmbench lat_ctx gives 1 to 2 us on x86"),
     "shrink_slab_call": Cost(100, "estimate"),
     "count_objects": Cost(100, "estimate"),
     "scan_objects": Cost(200, "estimate"),
     "scan_object": Cost(100, "estimate: one lock and list move an object"),
     "lru_isolate_page": Cost(50, "estimate"),
+    "lru_skip_page": Cost(10, "estimate: one list move"),
     "lru_shrink_page": Cost(400, "estimate: one rmap walk and one page-cache removal"),
-    "compact_pageblock": Cost(100, "estimate"),
+    "direct_reclaim": Cost(500, "estimate"),
+    "compact_zone": Cost(500, "estimate"),
+    "compact_pageblock": Cost(100, "estimate: one cache miss, for the block's first struct page"),
+    "compact_pageblock_warm": Cost(10, "estimate: the same, cached"),
+    "reset_pageblock": Cost(120, "estimate: as compact_pageblock, and a sample of its pages"),
+    "reset_pageblock_warm": Cost(30, "estimate: the same, cached"),
     "compact_scan_page": Cost(10, "estimate: below the 119 ns/page of compacting 32 GB in under 1 s"),
     "migrate_page": Cost(1_000, "estimate: unmap, flush and remap cost about as much as the copy"),
     "page_fault": Cost(250, "estimate: lmbench lat_pagefault gives 0.2 to 0.5 us, the page included"),
@@ -168,19 +194,34 @@ _DEFAULT: Final = {
 # Provisional: medians of gaps between neighbouring trace events of one task in the 6.1.192 captures under
 # emulation (timestamps in whole us, the tracing itself included). Costs left out are those of `default`.
 _TCG: Final = {
-    "alloc_buddy": Cost(1_000, "1G-frag16 gpu capture: about 33 us for the 32 order-4 blocks of one restore"),
-    "free_buddy": Cost(1_000, "taken equal to alloc_buddy"),
-    "alloc_pcp": Cost(500, "provisional: half of alloc_buddy, as in default"),
-    "free_pcp": Cost(300, "provisional: in default's ratio to alloc_pcp"),
+    "alloc_buddy": Cost(
+        800, "1G-frag16: compaction_end to gpu_restore of 32 order-4 blocks, median 34 us, 8 of entry"
+    ),
+    "free_buddy": Cost(
+        400, "1G-frag16: slab_start to gpu_evict of 32 order-4 blocks, median 23 us, 10 of entry"
+    ),
+    "alloc_pcp": Cost(540, "1G-frag16: compaction_end to gpu_restore of 512 single pages, median 287 us"),
+    "free_pcp": Cost(480, "1G-frag16: slab_start to gpu_evict of 512 single pages, median 256 us"),
     "alloc_slowpath": Cost(16_000, "1G-frag16: wakeup_kswapd to mm_compaction_begin, median of 2021"),
     "kswapd_wake": Cost(
         10_000, "1G-frag16: last event of the task switched out to kswapd_wake, 13 us in all"
     ),
+    "kswapd_first_pass": Cost(
+        2_500_000,
+        "1G-frag16: its first pass takes 2668 us, later ones about 120: the emulator translates the code",
+    ),
     "context_switch": Cost(3_000, "the rest of the same 13 us (median of 1080)"),
-    "shrink_slab_call": Cost(2_000, "256M-v1 and 1G-v1 shrink captures: slab_end to the next count, median"),
+    "shrink_slab_call": Cost(3_700, "1G-frag16: 160 ms over 34074 calls, the start of each pass included"),
+    "direct_reclaim": Cost(
+        6_000, "1G-frag16: compaction_end to direct_reclaim_begin to _end, 8 and 4 us, medians"
+    ),
+    "compact_zone": Cost(
+        4_000, "1G-frag16: compaction_begin to _end of a zone that has nothing to scan, median"
+    ),
     "count_objects": Cost(1_000, "256M-v1 and 1G-v1: count to slab_start, median"),
     "scan_objects": Cost(1_000, "256M-v1 and 1G-v1: scan to scan, median"),
     "lru_isolate_page": Cost(300, "256M-r1 lru capture: about 9 us before the isolation of 32 pages"),
+    "lru_skip_page": Cost(57, "256M-r1: 2.26 ms for 39800 pages in one call"),
     "lru_shrink_page": Cost(1_600, "256M-r1: lru_isolate to lru_shrink_inactive, about 52 us for 32 pages"),
     "copy_page": Cost(
         5_000, "256M-r1: 21 us for a page read before reclaim begins; copying taken to be a quarter"
@@ -190,7 +231,16 @@ _TCG: Final = {
         7_000, "512M-m2-o9: about 0.8 s more than a fill for 83968 faults and 41984 madvise calls"
     ),
     "syscall": Cost(3_000, "the rest of the same 0.8 s"),
-    "compact_pageblock": Cost(250, "1G-frag16: 120 us for a sweep over 503 pageblocks"),
+    "compact_pageblock": Cost(
+        235, "1G-frag16: 121 us for a sweep over 503 pageblocks, the first after a sleep"
+    ),
+    "compact_pageblock_warm": Cost(22, "1G-frag16: 13 us for one that follows within 0.2 ms"),
+    "reset_pageblock": Cost(
+        190, "1G-frag16: kswapd's last event to gpu_restore, 109 us at least, about 15 of other work"
+    ),
+    "reset_pageblock_warm": Cost(
+        50, "512M-u8-o4: slab_end to kswapd's next compaction_suitable, 5 to 19 us a 250 blocks"
+    ),
 }
 
 _PROFILES: Final = {"default": _DEFAULT, "tcg": {**_DEFAULT, **_TCG}}

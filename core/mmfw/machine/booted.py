@@ -22,14 +22,26 @@ from mmfw.state import PAGEBLOCK_NR_PAGES, MigrateType, ZoneType
 
 #: Pages of the initramfs on the LRU, and of reclaimable slabs, on an idle system right after boot.
 INITRAMFS_PAGES: Final = 921
+#: Pages that boot frees after it has set watermarks: initrd and unused parts of the image, all in DMA32.
+LATE_FREED_PAGES: Final = 2571
 RECLAIMABLE_PAGES: Final = 2283
+#: Pages in use of the second Movable block, by managed pages of the zone; what the initramfs has beyond them lies among
+#: memblock's pages at the zone's top. As the captures of 256M, 512M and from 1G on show.
+_SECOND_MOVABLE: Final = ((100_000, 183), (200_000, 37), (1 << 40, 327))
+#: From this many managed pages on, the block in which memblock's pages begin has no free page left.
+_TOP_BLOCK_FROM: Final = 200_000
 #: Blocks at the start of DMA32 that the kernel's image and early boot take.
 _LOW_BLOCKS: Final = 20
 #: What boot gives back of them (initrd, unused parts of the image): (block, first page, end), as in the 256M traces.
 _LOW_FREE: Final = ((7, 8, 512), (12, 64, 512), (16, 32, 512), (17, 0, 160), (19, 16, 512))
+#: The same from 1G on, where a per-CPU list holds them all and little of it is in use again.
+_LOW_FREE_LARGE: Final = ((7, 8, 512), (12, 64, 512), (16, 32, 512), (17, 0, 512), (19, 16, 512))
 #: The order in which their pages came to the per-CPU list, last freed first; a list too short for all keeps so many.
 _LATE_ORDER: Final = (12, 16, 17, 19, 7)
 _LATE_KEPT: Final = 249
+#: Unmovable blocks on the per-CPU lists of a large zone, by order (46 to 60, 26, 10 and 2 in the 1G traces); as many
+#: pages of what boot gave back are in use in their stead.
+_PCP_UNMOVABLE: Final = (60, 26, 10, 2)
 #: Pages of zone DMA that boot takes, from the start of what it manages.
 DMA_PAGES: Final = 32
 #: The order in which boot claims pairs of blocks: U U R R U U R R R R U U ...
@@ -50,7 +62,26 @@ _CLAIMS: Final = {
 }
 
 
-def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> tuple[ZoneMap, IntArray]:
+@dataclass(frozen=True, slots=True)
+class BootedZone:
+    """The zone that served boot.
+
+    Attributes
+    ----------
+    zone_map : ZoneMap
+        Its pageblocks and free lists; its ``pcp_pages`` are Movable.
+    lru : int64[m, 2]
+        (block index, pages on the LRU), as `mmfw.state.ZoneState.pageblock_lru`.
+    pcp_unmovable : list of int64[n]
+        Unmovable blocks on the first CPU's lists, by order, head first.
+    """
+
+    zone_map: ZoneMap
+    lru: IntArray
+    pcp_unmovable: list[IntArray]
+
+
+def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
     """Lay out the zone that served boot.
 
     Parameters
@@ -61,35 +92,39 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> tuple[ZoneM
         Managed pages in use.
     pcp_high : int
         Pages that a CPU's list may hold: what boot frees late, page by page, stays there if it fits.
-
-    Returns
-    -------
-    ZoneMap
-        Its pageblocks and free lists.
-    int64[m, 2]
-        (block index, pages on the LRU), as `mmfw.state.ZoneState.pageblock_lru`.
     """
     claims = _CLAIMS[ZoneType(span.zone)]
     block = PAGEBLOCK_NR_PAGES
     base = span.first_block_pfn
     reserved = span.present - span.managed
     low_free: list[tuple[int, int]] = []
-    low = unplaced = given_back = 0
+    low = elsewhere = given_back = 0
+    pcp_unmovable: tuple[int, ...] = ()
+    late = np.empty(0, dtype=np.int64)
     if span.zone == ZoneType.DMA32:
-        low_free = [(base + at * block + first, base + at * block + last) for at, first, last in _LOW_FREE]
+        low_free, late = _given_back(base, pcp_high)
         given_back = sum(last - first for first, last in low_free)
-        low = min(reserved, _LOW_BLOCKS * block - given_back)
+        large = pcp_high > LATE_FREED_PAGES
+        pcp_unmovable = _PCP_UNMOVABLE if large else ()
+        used = LATE_FREED_PAGES - given_back if large else 0
+        low = min(reserved, _LOW_BLOCKS * block - given_back - used)
         # On a small machine less is reserved than lies below; boot's own pages fill the rest.
-        unplaced = _LOW_BLOCKS * block - given_back - low
+        elsewhere = _LOW_BLOCKS * block - given_back - low
+    # What memblock keeps ends where the zone ends; boot uses up the managed pages that share its first block.
     end = span.start_pfn + low + span.managed
-    lru = [min(INITRAMFS_PAGES, block), max(0, INITRAMFS_PAGES - block)]
-    taken = dict(zip(claims.initramfs, lru, strict=True))
+    at_top = (end - base) % block if span.managed > _TOP_BLOCK_FROM else 0
+    end -= at_top
+    movable = [block, next(pages for limit, pages in _SECOND_MOVABLE if span.managed < limit)]
+    lru = [min(INITRAMFS_PAGES, block), min(movable[1], max(0, INITRAMFS_PAGES - block))]
+    taken = dict(zip(claims.initramfs, movable, strict=True))
     kinds: dict[int, MigrateType] = {}
     left = {
-        MigrateType.UNMOVABLE: max(0, nr_allocated - unplaced - INITRAMFS_PAGES - RECLAIMABLE_PAGES),
+        MigrateType.UNMOVABLE: max(0, nr_allocated - elsewhere - sum(movable) - at_top - RECLAIMABLE_PAGES),
         MigrateType.RECLAIMABLE: RECLAIMABLE_PAGES,
     }
     index, pair = claims.first, 0
+    last_unmovable = claims.first
+    taken.setdefault(last_unmovable, 0)
     while left[MigrateType.UNMOVABLE] or left[MigrateType.RECLAIMABLE]:
         if index in claims.initramfs:
             index += 2
@@ -101,23 +136,34 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> tuple[ZoneM
             left[kind] -= pages
             taken[one] = pages
             kinds[one] = kind
+            if pages and not reclaimable:
+                last_unmovable = one
         index, pair = index + 2, pair + 1
-    first = span.start_pfn + low + unplaced + given_back
-    late = _late_pages(base) if low_free else np.empty(0, dtype=np.int64)
-    if len(late) >= pcp_high:
-        late = late[:_LATE_KEPT]
+    first = span.start_pfn + low + elsewhere + given_back
     zone_map = _zone_map(span, base, first, end, taken, kinds, _without(low_free, late))
-    zone_map = replace(zone_map, pcp_pages=late)
-    return zone_map, np.array([[one, taken[one]] for one in claims.initramfs], dtype=np.int64)
+    # The lists' pages are the last ones that were taken from the Unmovable blocks.
+    top = base + last_unmovable * block + taken[last_unmovable]
+    lists = []
+    for order, count in enumerate(pcp_unmovable):
+        top = (top >> order << order) - (count << order)
+        lists.append(np.arange(top, top + (count << order), 1 << order, dtype=np.int64))
+    nr_pcp_unmovable = sum(count << order for order, count in enumerate(pcp_unmovable))
+    return BootedZone(
+        replace(zone_map, pcp_pages=late[nr_pcp_unmovable:]),
+        np.array(list(zip(claims.initramfs, lru, strict=True)), dtype=np.int64),
+        lists,
+    )
 
 
-def _late_pages(base: int) -> IntArray:
-    """Pages that boot gave back, the last one first."""
+def _given_back(base: int, pcp_high: int) -> tuple[list[tuple[int, int]], IntArray]:
+    """Ranges of pages that boot gave back, and those of them that the per-CPU list holds, the last one first."""
+    large = pcp_high > LATE_FREED_PAGES
     ranges = {
         at: (base + at * PAGEBLOCK_NR_PAGES + low, base + at * PAGEBLOCK_NR_PAGES + high)
-        for at, low, high in _LOW_FREE
+        for at, low, high in (_LOW_FREE_LARGE if large else _LOW_FREE)
     }
-    return np.concatenate([np.arange(ranges[at][1] - 1, ranges[at][0] - 1, -1) for at in _LATE_ORDER])
+    late = np.concatenate([np.arange(ranges[at][1] - 1, ranges[at][0] - 1, -1) for at in _LATE_ORDER])
+    return list(ranges.values()), late if large else late[:_LATE_KEPT]
 
 
 def _without(ranges: list[tuple[int, int]], pages: IntArray) -> list[tuple[int, int]]:
@@ -132,7 +178,31 @@ def _without(ranges: list[tuple[int, int]], pages: IntArray) -> list[tuple[int, 
     return left
 
 
-def booted_dma_zone(span: ZoneSpan, first: int) -> ZoneMap:
+def zone_beside_boot(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> ZoneMap:
+    """Lay out DMA32 where Normal served boot: it has the kernel's image at its start and one pair of claimed blocks.
+
+    Parameters
+    ----------
+    span : ZoneSpan
+        The zone.
+    nr_allocated : int
+        Pages of the atomic DMA pool.
+    pcp_high : int
+        As for `booted_zone`.
+    """
+    base, block = span.first_block_pfn, PAGEBLOCK_NR_PAGES
+    low_free, late = _given_back(base, pcp_high)
+    given_back = sum(last - first for first, last in low_free)
+    first = base + _LOW_BLOCKS * block
+    claimed = _CLAIMS[ZoneType.DMA32].first
+    taken = {claimed: nr_allocated, claimed + 1: 0}
+    kinds = dict.fromkeys(taken, MigrateType.UNMOVABLE)
+    end = first + span.managed - given_back
+    zone_map = _zone_map(span, base, first, end, taken, kinds, _without(low_free, late))
+    return replace(zone_map, pcp_pages=late)
+
+
+def booted_dma_zone(span: ZoneSpan, first: int, nr_allocated: int) -> ZoneMap:
     """Lay out zone DMA, whose first block is Unmovable, since its first pfn is absent.
 
     Parameters
@@ -141,10 +211,15 @@ def booted_dma_zone(span: ZoneSpan, first: int) -> ZoneMap:
         The zone.
     first : int
         First managed pfn.
+    nr_allocated : int
+        Pages in use, from there on.
     """
-    taken = {0: first + DMA_PAGES - span.first_block_pfn}
+    block = PAGEBLOCK_NR_PAGES
+    used = first + nr_allocated - span.first_block_pfn
+    taken = {at: min(block, used - at * block) for at in range(-(-used // block))}
     end = first + span.managed
-    return _zone_map(span, span.first_block_pfn, first, end, taken, {0: MigrateType.UNMOVABLE})
+    kinds = dict.fromkeys(taken, MigrateType.UNMOVABLE)
+    return _zone_map(span, span.first_block_pfn, first, end, taken, kinds)
 
 
 def _zone_map(

@@ -22,17 +22,21 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmfw.errors import InputError
-from mmfw.machine.booted import DMA_PAGES, booted_dma_zone, booted_zone
+from mmfw.machine.booted import (
+    DMA_PAGES,
+    LATE_FREED_PAGES,
+    booted_dma_zone,
+    booted_zone,
+    zone_beside_boot,
+)
 from mmfw.machine.layout import fresh_boot_zone
 from mmfw.machine.pageblocks import PAGES_PER_SECTION, ZoneSpan
-from mmfw.mm.sizing import NodeSizes, boot_sizes
+from mmfw.mm.sizing import NodeSizes, ZoneSizes, boot_sizes
+from mmfw.rawrandom import IntArray
 from mmfw.state import MAX_NR_ZONES, MigrateType, NodeState, PcpState, ZoneState, ZoneType
 
-#: Pages that boot frees after it has set watermarks: initrd and unused parts of the image, all in DMA32.
-LATE_FREED_PAGES: Final = 2571
 #: Reserved pages near the kernel's image, and those that memblock takes from the top of memory.
 RESERVED_LOW: Final = 7909
 RESERVED_HIGH: Final = 564
@@ -48,6 +52,9 @@ _DMA_FREE_START: Final = 0x100
 _DMA32_END: Final = 0x100000
 #: What stays of the kernel's image once boot is done, from its load address 16 MiB on.
 _IMAGE_PAGES: Final = 5695
+#: Pages of RAM of the captured machines, and pages in use of the zone that served boot.
+_BOOT_RAM: Final = tuple((128 << 20 >> 12) << i for i in range(1, 8))
+_BOOT_PAGES: Final = (7512, 7546, 7638, 7847, 8141, 8846, 9738)
 _MIN_RAM: Final = (128 << 20) >> 12
 _MAX_RAM: Final = (1 << 32) - _DMA32_END
 _SIZE: Final = re.compile(r"([0-9]{1,9}) ?([KMGT])(?:i?B)?", re.ASCII | re.IGNORECASE)
@@ -82,14 +89,27 @@ def _hash_table_pages(npages: int, scale: int) -> int:
     return (1 << max(entries - 1, 0).bit_length()) * 8 >> 12
 
 
-def boot_allocated_pages(ram_pages: int, nr_cpus: int) -> int:
-    """Managed pages in use on an idle system right after boot (slab, page tables, network hashes).
+def dma_pool_pages(ram_pages: int) -> int:
+    """Pages that the atomic DMA pool takes of zone DMA, and of DMA32 if that is not the highest zone.
 
-    Fitted to the captures: within 40 pages of all of them. It stands for what a machine from a RAM size
-    lacks of its managed memory.
+    128 KiB for each GiB of RAM, at least that (``dma_atomic_pool_init()``, kernel/dma/pool.c).
     """
-    small = min(ram_pages, 1 << 21)
-    return 7450 + small * 15 // 16384 + (ram_pages - small) * 11 // 16384 + 346 * (nr_cpus - 1)
+    return max(DMA_PAGES, 1 << (ram_pages >> 13).bit_length() - 1 if ram_pages >> 13 else 0)
+
+
+def boot_zone_pages(ram_pages: int, nr_cpus: int) -> int:
+    """Managed pages of the zone that serves boot in use on an idle system (slab, page tables, network hashes).
+
+    As in the captures of 256M to 16G on one CPU, and between them by interpolation; 346 more for each
+    further CPU, as in the one capture with four.
+    """
+    return int(np.interp(ram_pages, _BOOT_RAM, _BOOT_PAGES)) + 346 * (nr_cpus - 1)
+
+
+def boot_allocated_pages(ram_pages: int, nr_cpus: int) -> int:
+    """Managed pages in use on an idle system right after boot: what a machine from a RAM size lacks."""
+    pools = 2 if ram_pages > _LOW_RAM_MAX else 1
+    return boot_zone_pages(ram_pages, nr_cpus) + pools * dma_pool_pages(ram_pages)
 
 
 def pc_zones(ram_pages: int, nr_cpus: int) -> tuple[ZoneSpan, ...]:
@@ -168,19 +188,25 @@ class PcModel:
         """
         del seed
         sizes = self.sizes
-        absent = boot_allocated_pages(self.ram_pages, self.nr_cpus) - DMA_PAGES
+        absent = boot_zone_pages(self.ram_pages, self.nr_cpus)
+        pool = dma_pool_pages(self.ram_pages)
         states: list[ZoneState] = []
         none = np.empty(0, dtype=np.int64)
         for span in reversed(self.zones):
             start = _first_managed(span)
             lru = np.empty((0, 2), dtype=np.int64)
+            unmovable: list[IntArray] = []
             taken = 0
             if span.zone == ZoneType.DMA:
-                taken = DMA_PAGES
-                zone_map = booted_dma_zone(span, start)
+                taken = pool
+                zone_map = booted_dma_zone(span, start, pool)
             elif absent and absent <= span.managed // 2:
                 taken, absent = absent, 0
-                zone_map, lru = booted_zone(span, taken, sizes.zones[span.zone].pageset_high)
+                booted = booted_zone(span, taken, sizes.zones[span.zone].pageset_high)
+                zone_map, lru, unmovable = booted.zone_map, booted.lru, booted.pcp_unmovable
+            elif span.zone == ZoneType.DMA32 and pool < span.managed // 2:
+                taken = pool
+                zone_map = zone_beside_boot(span, pool, sizes.zones[span.zone].pageset_high)
             else:
                 zone_map = fresh_boot_zone(span, [(start, start + span.managed)])
             size = sizes.zones[span.zone]
@@ -194,7 +220,7 @@ class PcModel:
                     managed=span.managed,
                     watermark=(marks.min, marks.low, marks.high, marks.promo),
                     lowmem_reserve=size.lowmem_reserve,
-                    vm_free=span.managed - taken - len(zone_map.pcp_pages),
+                    vm_free=span.managed - taken - len(zone_map.pcp_pages) - _nr_pages(unmovable),
                     vm_free_cpu_diff=[0] * self.nr_cpus,
                     stat_threshold=[size.stat_threshold] * self.nr_cpus,
                     percpu_drift_mark=size.percpu_drift_mark,
@@ -205,9 +231,9 @@ class PcModel:
                     nr_free=zone_map.nr_free,
                     free_lists=zone_map.free_lists,
                     pcp=[
-                        _pcp_state(
-                            size.pageset_high, size.pageset_batch, zone_map.pcp_pages if cpu == 0 else none
-                        )
+                        _pcp_state(size, zone_map.pcp_pages, unmovable)
+                        if cpu == 0
+                        else _pcp_state(size, none, [])
                         for cpu in range(self.nr_cpus)
                     ],
                 )
@@ -221,10 +247,19 @@ class PcModel:
         )
 
 
-def _pcp_state(high: int, batch: int, movable: NDArray[np.int64]) -> PcpState:
-    """A CPU's lists with single Movable pages on them, list head first."""
-    pcp = PcpState(count=len(movable), high=high, batch=batch)
+def _nr_pages(blocks: list[IntArray]) -> int:
+    """Pages of blocks listed by order."""
+    return sum(len(pfns) << order for order, pfns in enumerate(blocks))
+
+
+def _pcp_state(size: ZoneSizes, movable: IntArray, unmovable: list[IntArray]) -> PcpState:
+    """A CPU's lists with single Movable pages and Unmovable blocks on them, list head first."""
+    count = len(movable) + _nr_pages(unmovable)
+    pcp = PcpState(count=count, high=size.pageset_high, batch=size.pageset_batch)
     pcp.lists[MigrateType.MOVABLE] = (movable, np.full(len(movable), MigrateType.MOVABLE, dtype=np.int64))
+    for order, pfns in enumerate(unmovable):
+        kinds = np.full(len(pfns), MigrateType.UNMOVABLE, dtype=np.int64)
+        pcp.lists[3 * order + MigrateType.UNMOVABLE] = (pfns, kinds)
     return pcp
 
 

@@ -80,11 +80,23 @@ class CompactRun:
         self._cc = np.zeros(cct.CC_SIZE, dtype=np.int64)
         self._pages = np.empty(_ROOM, dtype=np.int64)
         self._charged = (0, 0, 0)
+        self._pageblock_ns = 0
+
+    @property
+    def nr_blocks(self) -> int:
+        """Pageblocks that the scanners visited in the last zone."""
+        return int(self._cc[cct.CC_NR_BLOCKS])
 
     # --- one zone -----------------------------------------------------------------------------------
 
     def compact_zone(
-        self, zone: Zone, suitable: Callable[[], CompactResult], restarting: bool, *, capture: bool
+        self,
+        zone: Zone,
+        suitable: Callable[[], CompactResult],
+        restarting: bool,
+        *,
+        capture: bool,
+        pageblock_ns: int = 0,
     ) -> CompactResult:
         """Compact a zone (``compact_zone()``).
 
@@ -98,7 +110,11 @@ class CompactRun:
             Whether skip bits are to be recomputed first (``compaction_restarting()``).
         capture : bool
             Whether the running task takes a block of the wanted order as it is freed; `captured` tells.
+        pageblock_ns : int
+            What visiting a pageblock costs, virtual ns.
         """
+        self._pageblock_ns = pageblock_ns
+        self._cc[cct.CC_NR_BLOCKS] = 0
         memory, control = self._memory, self.control
         S, z, row = memory.S, memory.zone_offset(zone.index), zone.index
         control.zone = zone
@@ -118,6 +134,8 @@ class CompactRun:
         self._cc[cct.CC_LIST] = memory_list
         if self._trace.enabled(MmCompactionBegin):
             self._trace.emit(MmCompactionBegin(*self._scanners(zone), control.mode != MigrateMode.ASYNC))
+        if self._costs is not None:
+            self._context.charge(self._costs.compact_zone, "compaction")
         try:
             result = self._loop(zone, z, capture=capture)
             if self._cc[cct.CC_NR_FREEPAGES] > 0:
@@ -129,11 +147,11 @@ class CompactRun:
         self._store()
         self._vmstat.count(VmEvent.compact_migrate_scanned, control.total_migrate_scanned)
         self._vmstat.count(VmEvent.compact_free_scanned, control.total_free_scanned)
+        self._charge()
         if self._trace.enabled(MmCompactionEnd):
             self._trace.emit(
                 MmCompactionEnd(*self._scanners(zone), control.mode != MigrateMode.ASYNC, result)
             )
-        self._charge()
         return result
 
     def _scanners(self, zone: Zone) -> tuple[int, int, int, int]:
@@ -307,7 +325,7 @@ class CompactRun:
         blocks, pages = scanned[0] - self._charged[0], scanned[1] - self._charged[1]
         self._charged = scanned
         if costs is not None:
-            ns = blocks * costs.compact_pageblock + pages * costs.compact_scan_page
+            ns = blocks * self._pageblock_ns + pages * costs.compact_scan_page
             ns += moved * (costs.migrate_page + costs.copy_page)
             self._context.charge(ns, "compaction")
 

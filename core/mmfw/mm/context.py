@@ -23,6 +23,11 @@ class ExecContext(Protocol):
         ...
 
     @property
+    def now(self) -> int:
+        """The clock, in ns."""
+        ...
+
+    @property
     def task_flags(self) -> int:
         """``current->flags`` (PF_MEMALLOC and its like)."""
         ...
@@ -79,6 +84,7 @@ class IrqsOff:
     """A machine on which nothing but the caller runs, and no time passes: a replayed trace."""
 
     cpu = 0
+    now = 0
     task_flags = 0
     current: object = None
     is_kswapd = False
@@ -134,6 +140,11 @@ class SchedContext:
     def cpu(self) -> int:
         """``smp_processor_id()``."""
         return self._sched.current_cpu
+
+    @property
+    def now(self) -> int:
+        """The clock, in ns."""
+        return self._sched.now
 
     @property
     def task_flags(self) -> int:

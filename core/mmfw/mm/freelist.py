@@ -185,8 +185,12 @@ class Freelist:
         memory = self.memory
         jit.drain_pages(memory.page, memory.pb, memory.S, self._context.cpu)
 
-    def drain_all_pages(self) -> None:
-        """Empty all CPUs' page lists (``drain_all_pages()``)."""
+    def drain_all_pages(self) -> int:
+        """Empty all CPUs' page lists (``drain_all_pages()``); pages they held."""
         memory = self.memory
+        drained = 0
         for cpu in range(memory.nr_cpus):
+            for row in memory.populated_rows:
+                drained += int(memory.S[memory.pcp_offset(cpu, row) + pg.C_COUNT])
             jit.drain_pages(memory.page, memory.pb, memory.S, cpu)
+        return drained

@@ -61,6 +61,7 @@ class Kswapd:
         self._task: Task | None = None
         self._busy_since: int | None = None
         self._busy_ns = 0
+        self._first_pass_ns = sched.costs.kswapd_first_pass
 
     @property
     def running(self) -> bool:
@@ -100,7 +101,8 @@ class Kswapd:
                 self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
                 if self._trace.enabled(MmVmscanKswapdWake):
                     self._trace.emit(MmVmscanKswapdWake(pgdat.node_id, highest_zoneidx, alloc_order))
-                self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
+                self._sched.charge(self._sched.costs.kswapd_wake + self._first_pass_ns, "kswapd")
+                self._first_pass_ns = 0
                 reclaim_order = self._balancer.balance_pgdat(alloc_order, highest_zoneidx)
                 self._busy_ns += self._sched.now - self._busy_since
                 self._busy_since = None

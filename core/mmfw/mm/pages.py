@@ -153,7 +153,7 @@ class Memory:
         while True:
             out = np.empty(room if limit is None else min(room, limit), dtype=np.int64)
             n = walk_list(self.page, head, out)
-            if n <= len(out) or limit is not None:
+            if n <= len(out) or len(out) == limit:
                 return out[: min(n, len(out))]
             room = n
 

@@ -132,6 +132,8 @@ class Slowpath:
         self._trace = trace
         self._vmstat = vmstat
         self._entry_ns = 0 if costs is None else costs.alloc_slowpath
+        self._reclaim_ns = 0 if costs is None else costs.direct_reclaim
+        self._drain_ns = 0 if costs is None else costs.free_buddy
 
     def alloc_pages(self, request: Request, order: int) -> int:
         """Answer a request that the fast path could not (``__alloc_pages_slowpath()``).
@@ -268,14 +270,17 @@ class Slowpath:
         """``__alloc_pages_direct_reclaim()``: a pfn or -1, and the pages reclaimed."""
         request, order = attempt.request, attempt.order
         self._context.might_sleep()
+        self._context.charge(self._reclaim_ns, "direct_reclaim")
         progress = self._vmscan.try_to_free_pages(order, request.gfp_mask)
+        self._context.charge(self._reclaim_ns, "direct_reclaim")
         self._context.might_sleep()
         if not progress:
             return -1, 0
         pfn = self._freelist.get_page(request, order, attempt.flags)
         if pfn < 0:
             self._freelist.unreserve_highatomic_pageblock(request, force=False)
-            self._freelist.drain_all_pages()
+            drained = self._freelist.drain_all_pages()
+            self._context.charge(drained * self._drain_ns, "drain_pages")
             pfn = self._freelist.get_page(request, order, attempt.flags)
         return pfn, progress
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmfw import InputError
 from mmfw_probe.fill import Fill
-from mmfw_probe.guest import MSEC, TraceBuffer, pause, register_system_shrinkers, run_process
+from mmfw_probe.guest import MSEC, Pause, TraceBuffer, register_system_shrinkers, run_process
 from mmfw_probe.hog import Hog, open_disk
 from mmfw_probe.masks import JOB_ORDER, MASKS
 
@@ -103,11 +103,12 @@ class _Job:
     def _request(self, mask: str) -> None:
         mm, order = self._mm, self._spec.order
         held = []
+        pause = Pause(mm, 200)
         for _ in range(self._spec.requests):
             pfn = mm.alloc_pages(MASKS[mask], order)
             if pfn >= 0:
                 held.append(pfn)
-            pause(mm, 200)
+            pause()
         self._meter.note("success", len(held))
         self._meter.note("requested", self._spec.requests)
         for pfn in held:

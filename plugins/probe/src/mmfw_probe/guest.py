@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 #: Anonymous pages of a busybox process: stack, data, heap.
 PROCESS_PAGES: Final = 37
 MSEC: Final = 1_000_000
-#: What the module does around each request under emulation, ns: median gap of requests that succeed at once in
-#: 512M-m2-o9 is 300 us, of which usleep_range(200, 220) sleeps.
-STEP_NS: Final = 40000
+#: What the module does around each request under emulation, ns: before it sleeps (1G-frag16: gpu_restore to
+#: kswapd_wake, less the switch); then, on the average, from the timer's expiry until it runs again, and from there to the
+#: next request. The three make up what a step takes beyond its sleep (1G-frag16: 1115 us from gpu_restore to the
+#: next request, median); how the rest is shared out decides how often kswapd preempts, and is fitted to that.
+BEFORE_SLEEP_NS: Final = 20_000
+WAKE_LATENCY_NS: Final = 50_000
+AFTER_SLEEP_NS: Final = 20_000
 
 
 class CountedObjects:
@@ -54,11 +58,19 @@ def register_system_shrinkers(mm: Mm, *, kernfs_objects: int = 9) -> None:
 
 
 def run_process(mm: Mm, duration_ns: int = 2 * MSEC, nr_pages: int = PROCESS_PAGES) -> None:
-    """One command of the shell, from fork to exit."""
-    vma = mm.mmap_anonymous(nr_pages)
-    vma.touch(0, nr_pages)
-    mm.sched.sleep(duration_ns)
-    vma.munmap()
+    """One command of the shell, from fork to exit; the shell waits.
+
+    The command is a task of its own: a fork's debit of virtual runtime puts the shell, which is what runs the module's
+    loops, behind the kernel's threads by less than a sleeper's credit.
+    """
+
+    def command() -> None:
+        vma = mm.mmap_anonymous(nr_pages)
+        vma.touch(0, nr_pages)
+        mm.charge(duration_ns, "process")
+        vma.munmap()
+
+    mm.sched.join(mm.sched.spawn(command, name="busybox", daemon=False))
 
 
 class TraceBuffer:
@@ -82,7 +94,31 @@ class TraceBuffer:
             self._nr_pages += len(got)
 
 
-def pause(mm: Mm, delay_us: int) -> None:
-    """``usleep_range(delay, delay + 20)`` and the module's own work."""
-    mm.charge(STEP_NS, "probe")
-    mm.sched.sleep((delay_us + 20) * 1000)
+class Pause:
+    """``usleep_range(delay, delay + 20)`` and the module's own work around it.
+
+    The emulator's speed wavers: what is not sleep varies evenly from nothing to twice its average. Without that, steps
+    fall into a rhythm with the scheduler's that no real run has.
+
+    Parameters
+    ----------
+    mm : Mm
+        Whose clock.
+    delay_us : int
+        Microseconds.
+    """
+
+    def __init__(self, mm: Mm, delay_us: int) -> None:
+        self._mm = mm
+        self._sleep_ns = (delay_us + 20) * 1000
+        self._rng = mm.rng("probe pause")
+        self._drawn: list[int] = []
+
+    def __call__(self) -> None:
+        """Pause once."""
+        if not self._drawn:
+            self._drawn = self._rng.below(2001, 1024).tolist()
+        latency, after = self._drawn.pop(), self._drawn.pop()
+        self._mm.charge(BEFORE_SLEEP_NS, "probe")
+        self._mm.sched.sleep(self._sleep_ns + WAKE_LATENCY_NS * latency // 1000)
+        self._mm.charge(AFTER_SLEEP_NS * after // 1000, "probe")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from mmfw import PluginInfo, Workload, hookimpl
 from mmfw_probe.fill import Fill
-from mmfw_probe.guest import pause
+from mmfw_probe.guest import Pause
 from mmfw_probe.hog import Hog
 from mmfw_probe.objects import HIGH_GFP, ObjectLoop
 
@@ -66,7 +66,7 @@ def _loop(mm: Mm, params: LoopParams) -> None:
     loop = ObjectLoop(mm, params.objects, 512, HIGH_GFP, "940")
     shrinker = mm.register_shrinker(loop, "probe_gpu")
     try:
-        loop.run(params.steps, lambda step: step % params.objects, lambda: pause(mm, params.delay_us))
+        loop.run(params.steps, lambda step: step % params.objects, Pause(mm, params.delay_us))
     finally:
         mm.unregister_shrinker(shrinker)
         loop.release()
