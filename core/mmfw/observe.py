@@ -44,6 +44,7 @@ class ProcFolder:
         self._texts: dict[str, dict[str, str]] = {}
         self._made: list[Path] = []
         self._stage: Path | None = None
+        self._renamed: list[tuple[Path, Path]] = []
         try:
             self._make()
             if not path.is_dir():
@@ -105,21 +106,21 @@ class ProcFolder:
         try:
             for moment in self._texts:
                 if (self.path / moment).exists():
-                    (self.path / moment).rename(self._stage / f"old-{moment}")
-                (self._stage / moment).rename(self.path / moment)
+                    self._rename(self.path / moment, self._stage / f"old-{moment}")
+                self._rename(self._stage / moment, self.path / moment)
         except OSError as fault:
             self.restore()
             raise _unwritable(self.path, fault) from None
 
+    def _rename(self, old: Path, new: Path) -> None:
+        old.rename(new)
+        self._renamed.append((old, new))
+
     def restore(self) -> None:
-        """Undo `publish`, whether it came to its end or not."""
-        assert self._stage is not None
-        for moment in self._texts:
-            old = self._stage / f"old-{moment}"
-            if not (self._stage / moment).exists():
-                (self.path / moment).rename(self._stage / moment)
-            if old.exists():
-                old.rename(self.path / moment)
+        """Undo `publish`, as far as it came."""
+        while self._renamed:
+            old, new = self._renamed.pop()
+            new.rename(old)
 
     def discard(self) -> None:
         """Take away what `publish` has not put in its place, and folders that were made for nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmfw.errors import InputError
+from mmfw.proc.compaction_trace import COMPACTION_EVENTS
 from mmfw.proc.ftrace import FtraceReader, format_ftrace_line, parse_ftrace_line
 from mmfw.proc.tracebody import Body, Text, format_body, parse_body
 from mmfw.proc.vmscan_trace import (
@@ -22,6 +24,7 @@ from mmfw.proc.vmscan_trace import (
     WakeupKswapd,
 )
 
+EXCERPTS = Path(__file__).parents[1] / "data" / "trace"
 TRACES = sorted((Path(__file__).parents[1] / "data" / "shrink").glob("*/shrink.trace.gz"))
 START = (
     "         kswapd0-36      [000] .....     4.052990: mm_shrink_slab_start: probe_scan_2+0x0/0x10 [probe] "
@@ -39,6 +42,43 @@ def test_real_lines_print_back_as_they_were(path: Path) -> None:
     assert [format_ftrace_line(line) for line in lines] == [text for text in texts if text[0] != "#"]
     assert [texts[line.number - 1].split(": ", 2)[1] for line in lines] == [line.event for line in lines]
     assert {line.event for line in lines if isinstance(line.body, Text)} <= {"probe_write"}
+
+
+@pytest.mark.parametrize("name", ["compact", "gpu", "lru", "shrink"])
+def test_excerpts_of_real_captures_print_back_as_they_were(name: str) -> None:
+    texts = (EXCERPTS / f"{name}.txt").read_text().splitlines()
+    lines = [parse_ftrace_line(text) for text in texts]
+    assert [format_ftrace_line(line) for line in lines] == texts
+    typed = {line.event for line in lines if not isinstance(line.body, Text) and line.event.startswith("mm_")}
+    assert typed == set(re.findall(r": (mm_\w+): ", "\n".join(texts)))
+    assert len(typed) >= 4
+
+
+def test_the_excerpts_hold_every_event_that_was_captured() -> None:
+    texts = "".join((EXCERPTS / f"{name}.txt").read_text() for name in ("compact", "gpu", "lru", "shrink"))
+    events = set(re.findall(r": (mm_\w+): ", texts))
+    assert {cls.event for cls in COMPACTION_EVENTS} <= events
+    assert {"mm_vmscan_lru_isolate", "mm_vmscan_lru_shrink_inactive", "mm_shrink_slab_end"} <= events
+
+
+def test_a_line_without_irq_info() -> None:
+    text = "         kswapd0-36      [000]      4.052990: mm_vmscan_kswapd_sleep: nid=0"
+    line = parse_ftrace_line(text)
+    assert (line.comm, line.pid, line.cpu, line.flags, line.usecs) == ("kswapd0", 36, 0, "", 4052990)
+    assert format_ftrace_line(line) == text
+    late = text.replace("     4.052990", " 123456789.052990")
+    assert parse_ftrace_line(late).usecs == 123456789052990
+    assert format_ftrace_line(parse_ftrace_line(late)) == late
+
+
+@pytest.mark.parametrize("mask", [0, 0xCC0])
+def test_a_bare_mask_is_printed_without_a_prefix_if_it_is_0(mask: int) -> None:
+    text = (
+        f"probe: count a ret=1 gfp={mask:#x} nid=0 comm=x"
+        if mask
+        else "probe: count a ret=1 gfp=0 nid=0 comm=x"
+    )
+    assert format_body(parse_body(ProbeCount, text)) == text
 
 
 def test_fields_of_a_start() -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
 
@@ -79,6 +80,7 @@ class TraceFile:
         if self._failure is None:
             try:
                 self._spool.write("".join(self._lines).encode("ascii"))
+                self._spool.flush()
             except OSError as fault:
                 self._failure = fault
         self._lines.clear()
@@ -133,7 +135,9 @@ class TraceFile:
 
     def discard(self) -> None:
         """Drop what was not published."""
-        self._spool.close()
+        # What could not be written before cannot be now, when its buffer is emptied.
+        with suppress(OSError):
+            self._spool.close()
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
             self._partial = None
