@@ -156,7 +156,8 @@ def test_available_memory_keeps_half_of_a_small_cache_and_is_never_negative() ->
 def test_dirty_limits_of_almost_no_memory() -> None:
     assert global_dirty_limits(100, 0, 500) == (0, 0)
     assert global_dirty_limits(100, 4, 500) == (0, 0)
-    assert global_dirty_limits(100, 9, 500) == (1, 0)
+    assert global_dirty_limits(100, 5, 500) == (1, 0)  # one page more counts as dirtyable
+    assert global_dirty_limits(100, 10, 500) == (2, 1)
 
 
 def test_indices_follow_from_buddyinfo_as_in_a_real_kernel() -> None:

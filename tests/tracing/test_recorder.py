@@ -78,6 +78,18 @@ def test_rows_stand_before_and_after_the_event_between_them(mm: Mm) -> None:
     assert (freed.hex_pfn, freed.order) == (pfns[0], 4)
 
 
+def test_rows_stand_before_an_event_even_if_no_time_passed_between(mm: Mm) -> None:
+    mm.stop_time()  # nothing is charged, so nothing but the event makes the rows be read
+
+    def body() -> None:
+        pfn = mm.alloc_pages(gfp.GFP_ATOMIC, 0)
+        mm.trace.emit(MmVmscanKswapdSleep(0))
+        mm.free_pages(pfn, 0)
+
+    lines = Traced(mm, "mm_page_alloc,mm_page_free,mm_vmscan_kswapd_sleep").run(body)
+    assert [line.event for line in lines] == ["mm_page_alloc", "mm_vmscan_kswapd_sleep", "mm_page_free"]
+
+
 def test_every_row_shows_the_task_that_caused_it_and_when() -> None:
     """Six tasks share two CPUs; what each did is noted apart from the trace."""
     mm = make_mm("256M", nr_cpus=2, start=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from mmfw.mm import trace as tp
@@ -34,6 +35,7 @@ TASK_COMM_LEN: Final = 16
 _NOT_A_SYMBOL: Final = re.compile(r"[^0-9A-Za-z_.]", re.ASCII)
 
 
+@lru_cache(maxsize=1024)
 def shown_comm(comm: str) -> str:
     """``comm`` of a task as traces show it: `TASK_COMM_LEN` less one characters, all of them printable ASCII."""
     shown = "".join(c if " " <= c <= "~" else "?" for c in comm[: TASK_COMM_LEN - 1])

@@ -80,7 +80,6 @@ class TraceFile:
         if self._failure is None:
             try:
                 self._spool.write("".join(self._lines).encode("ascii"))
-                self._spool.flush()
             except OSError as fault:
                 self._failure = fault
         self._lines.clear()
