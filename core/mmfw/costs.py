@@ -83,8 +83,8 @@ class CostProfile:
         its pageblocks into the caches.
     reset_pageblock, reset_pageblock_warm : int
         One pageblock visited by ``__reset_isolation_suitable``; the same after such a sweep.
-    compact_scan_page : int
-        One pfn looked at inside a pageblock.
+    compact_scan_page, compact_isolate_page : int
+        One pfn looked at inside a pageblock; one page isolated by a scanner.
     migrate_page : int
         ``unmap_and_move`` of one base page, without the copy.
     page_fault, syscall : int
@@ -124,6 +124,7 @@ class CostProfile:
     reset_pageblock: int
     reset_pageblock_warm: int
     compact_scan_page: int
+    compact_isolate_page: int
     migrate_page: int
     page_fault: int
     syscall: int
@@ -177,6 +178,7 @@ _DEFAULT: Final = {
     "reset_pageblock": Cost(120, "estimate: as compact_pageblock, and a sample of its pages"),
     "reset_pageblock_warm": Cost(30, "estimate: the same, cached"),
     "compact_scan_page": Cost(10, "estimate: below the 119 ns/page of compacting 32 GB in under 1 s"),
+    "compact_isolate_page": Cost(100, "estimate: a lock, a list move and the counters"),
     "migrate_page": Cost(1_000, "estimate: unmap, flush and remap cost about as much as the copy"),
     "page_fault": Cost(250, "estimate: lmbench lat_pagefault gives 0.2 to 0.5 us, the page included"),
     "syscall": Cost(150, "estimate: madvise of one page"),
@@ -232,14 +234,14 @@ _TCG: Final = {
     ),
     "syscall": Cost(3_000, "the rest of the same 0.8 s"),
     "compact_pageblock": Cost(
-        235, "1G-frag16: 121 us for a sweep over 503 pageblocks, the first after a sleep"
+        235, "1G-frag16: 121 us for a sweep over 503 pageblocks, first after a sleep"
     ),
     "compact_pageblock_warm": Cost(22, "1G-frag16: 13 us for one that follows within 0.2 ms"),
     "reset_pageblock": Cost(
-        190, "1G-frag16: kswapd's last event to gpu_restore, 109 us at least, about 15 of other work"
+        190, "1G-frag16: end of kswapd's pass to gpu_restore, 109 us, less other work"
     ),
     "reset_pageblock_warm": Cost(
-        50, "512M-u8-o4: slab_end to kswapd's next compaction_suitable, 5 to 19 us a 250 blocks"
+        50, "512M-u8-o4: end of kswapd's pass to compaction_suitable, 250 blocks"
     ),
 }
 

@@ -20,6 +20,7 @@ from mmfw.jit.compact_control import (
     CC_NO_SET_SKIP_HINT,
     CC_NR_BLOCKS,
     CC_NR_FREEPAGES,
+    CC_NR_ISOLATED,
     CC_NR_MIGRATEPAGES,
     CC_ORDER,
     CC_ROW,
@@ -148,6 +149,7 @@ def isolate_freepages_block(
     trace(S, TR_ISOLATE_FREEPAGES, start, pfn, scanned, total, 0)
     cc[CC_FREE_SCANNED] += scanned
     S[S_EVENT + ev.COMPACT_ISOLATED] += total
+    cc[CC_NR_ISOLATED] += total
     return pfn, total
 
 
@@ -233,6 +235,7 @@ def fast_isolate_freepages(page: Any, pb: Any, S: Any, cpu: int, cc: Any) -> Non
                     scanned += (1 << order) - 1
                     keep_free_block(page, S, cc, found, order)
                     S[S_EVENT + ev.COMPACT_ISOLATED] += 1 << order
+                    cc[CC_NR_ISOLATED] += 1 << order
                 else:
                     order = cc[CC_SEARCH_ORDER] + 1
                     found = i64(-1)

@@ -24,6 +24,7 @@ from mmfw.jit.compact_control import (
     CC_MODE,
     CC_NO_SET_SKIP_HINT,
     CC_NR_BLOCKS,
+    CC_NR_ISOLATED,
     CC_NR_MIGRATEPAGES,
     CC_ORDER,
     CC_RESCAN,
@@ -262,6 +263,7 @@ def isolate_migratepages_block(page: Any, pb: Any, S: Any, cc: Any, low: int, en
     trace(S, TR_ISOLATE_MIGRATEPAGES, start, pfn, scanned, isolated, 1 if aborted else 0)
     cc[CC_MIGRATE_SCANNED] += scanned
     S[S_EVENT + ev.COMPACT_ISOLATED] += isolated
+    cc[CC_NR_ISOLATED] += isolated
     cc[CC_MIGRATE_PFN] = pfn
 
 

@@ -20,15 +20,18 @@ from mmfw.machine.pageblocks import ZoneSpan
 from mmfw.rawrandom import IntArray
 from mmfw.state import PAGEBLOCK_NR_PAGES, MigrateType, ZoneType
 
-#: Pages of the initramfs on the LRU, and of reclaimable slabs, on an idle system right after boot.
+#: Pages of the initramfs on the LRU on an idle system right after boot.
 INITRAMFS_PAGES: Final = 921
 #: Pages that boot frees after it has set watermarks: initrd and unused parts of the image, all in DMA32.
 LATE_FREED_PAGES: Final = 2571
-RECLAIMABLE_PAGES: Final = 2283
+#: Pages of reclaimable slabs, by managed pages of the zone, and in Normal.
+_RECLAIMABLE_PAGES: Final = ((100_000, 2296), (200_000, 2315), (1 << 40, 2283))
+_RECLAIMABLE_NORMAL: Final = 2391
 #: Pages in use of the second Movable block, by managed pages of the zone; what the initramfs has beyond them lies among
 #: memblock's pages at the zone's top. As the captures of 256M, 512M and from 1G on show.
 _SECOND_MOVABLE: Final = ((100_000, 183), (200_000, 37), (1 << 40, 327))
-#: From this many managed pages on, the block in which memblock's pages begin has no free page left.
+#: From this many managed pages on, the block in which memblock's pages begin has no free page left; below, the second
+#: Movable block is that one, or the last one before it.
 _TOP_BLOCK_FROM: Final = 200_000
 #: Blocks at the start of DMA32 that the kernel's image and early boot take.
 _LOW_BLOCKS: Final = 20
@@ -114,19 +117,27 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
     end = span.start_pfn + low + span.managed
     at_top = (end - base) % block if span.managed > _TOP_BLOCK_FROM else 0
     end -= at_top
-    movable = [block, next(pages for limit, pages in _SECOND_MOVABLE if span.managed < limit)]
+    movable = [block, _by_size(_SECOND_MOVABLE, span)]
+    initramfs = claims.initramfs
+    if span.managed <= _TOP_BLOCK_FROM:
+        full = (end - base) // block
+        last = full if (end - base) % block > movable[1] else full - 1
+        initramfs = (initramfs[0], max(initramfs[1], last))
     lru = [min(INITRAMFS_PAGES, block), min(movable[1], max(0, INITRAMFS_PAGES - block))]
-    taken = dict(zip(claims.initramfs, movable, strict=True))
+    taken = dict(zip(initramfs, movable, strict=True))
     kinds: dict[int, MigrateType] = {}
+    nr_reclaimable = _by_size(_RECLAIMABLE_PAGES, span)
+    if span.zone == ZoneType.NORMAL:
+        nr_reclaimable = _RECLAIMABLE_NORMAL
     left = {
-        MigrateType.UNMOVABLE: max(0, nr_allocated - elsewhere - sum(movable) - at_top - RECLAIMABLE_PAGES),
-        MigrateType.RECLAIMABLE: RECLAIMABLE_PAGES,
+        MigrateType.UNMOVABLE: max(0, nr_allocated - elsewhere - sum(movable) - at_top - nr_reclaimable),
+        MigrateType.RECLAIMABLE: nr_reclaimable,
     }
     index, pair = claims.first, 0
     last_unmovable = claims.first
     taken.setdefault(last_unmovable, 0)
     while left[MigrateType.UNMOVABLE] or left[MigrateType.RECLAIMABLE]:
-        if index in claims.initramfs:
+        if index in initramfs or index + 1 in initramfs:
             index += 2
             continue
         reclaimable = pair in _RECLAIMABLE_PAIRS
@@ -150,9 +161,14 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
     nr_pcp_unmovable = sum(count << order for order, count in enumerate(pcp_unmovable))
     return BootedZone(
         replace(zone_map, pcp_pages=late[nr_pcp_unmovable:]),
-        np.array(list(zip(claims.initramfs, lru, strict=True)), dtype=np.int64),
+        np.array(list(zip(initramfs, lru, strict=True)), dtype=np.int64),
         lists,
     )
+
+
+def _by_size(table: tuple[tuple[int, int], ...], span: ZoneSpan) -> int:
+    """Figure of a table for a zone of this many managed pages."""
+    return next(pages for limit, pages in table if span.managed < limit)
 
 
 def _given_back(base: int, pcp_high: int) -> tuple[list[tuple[int, int]], IntArray]:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 _ROOM: Final = PAGEBLOCK_NR_PAGES + cct.COMPACT_CLUSTER_MAX
 
 
+#: Pages moved before somebody else may have the CPU; the kernel asks after each.
+_YIELD_PAGES: Final = 4
+
+
 class CompactRun:
     """A ``struct compact_control`` and the loop that works on it.
 
@@ -315,19 +319,24 @@ class CompactRun:
                 S[pg.S_CAPC_PFN] = 0
 
     def _charge(self, moved: int = 0) -> None:
-        """Charge what the scanners did since the last time."""
+        """Charge what the scanners did since the last time, and pages moved one after another.
+
+        ``migrate_pages()`` and both scanners give way as they go along (``cond_resched()``). The compiled loops have done
+        the whole stretch by now; whoever is waiting gets the CPU in the midst of its time all the same.
+        """
         costs, cc = self._costs, self._cc
-        scanned = (
-            int(cc[cct.CC_NR_BLOCKS]),
-            int(cc[cct.CC_MIGRATE_SCANNED] + cc[cct.CC_FREE_SCANNED]),
-            0,
-        )
-        blocks, pages = scanned[0] - self._charged[0], scanned[1] - self._charged[1]
-        self._charged = scanned
-        if costs is not None:
-            ns = blocks * self._pageblock_ns + pages * costs.compact_scan_page
-            ns += moved * (costs.migrate_page + costs.copy_page)
-            self._context.charge(ns, "compaction")
+        blocks, isolated = int(cc[cct.CC_NR_BLOCKS]), int(cc[cct.CC_NR_ISOLATED])
+        scanned = int(cc[cct.CC_MIGRATE_SCANNED] + cc[cct.CC_FREE_SCANNED])
+        before, self._charged = self._charged, (blocks, scanned, isolated)
+        if costs is None:
+            return
+        ns = (blocks - before[0]) * self._pageblock_ns + (scanned - before[1]) * costs.compact_scan_page
+        self._context.charge(ns + (isolated - before[2]) * costs.compact_isolate_page, "compaction")
+        page_ns = costs.migrate_page + costs.copy_page
+        while moved > 0:
+            self._context.might_sleep()
+            self._context.charge(min(moved, _YIELD_PAGES) * page_ns, "compaction")
+            moved -= _YIELD_PAGES
 
     # --- the shrinkers' third method ------------------------------------------------------------------
 

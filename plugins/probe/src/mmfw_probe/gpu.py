@@ -83,7 +83,7 @@ class _Job:
         loop.run(
             STEPS,
             (lambda step: rng.below(NR_OBJECTS)) if random else (lambda step: step % NR_OBJECTS),
-            Pause(mm, DELAY_US),
+            Pause(mm, DELAY_US, 20),
         )
         self._note(loop)
         self._meter.end()

@@ -95,7 +95,7 @@ class TraceBuffer:
 
 
 class Pause:
-    """``usleep_range(delay, delay + 20)`` and the module's own work around it.
+    """``usleep_range(delay, delay + slack)`` and the module's own work around it.
 
     The emulator's speed wavers: what is not sleep varies evenly from nothing to twice its average. Without that, steps
     fall into a rhythm with the scheduler's that no real run has.
@@ -104,13 +104,16 @@ class Pause:
     ----------
     mm : Mm
         Whose clock.
-    delay_us : int
-        Microseconds.
+    delay_us, slack_us : int
+        Microseconds; the timer fires at the end of the slack, as nothing else wakes an idle guest before.
+    latency_ns : int
+        From the timer's expiry until the task runs again, on the average.
     """
 
-    def __init__(self, mm: Mm, delay_us: int) -> None:
+    def __init__(self, mm: Mm, delay_us: int, slack_us: int, latency_ns: int = WAKE_LATENCY_NS) -> None:
         self._mm = mm
-        self._sleep_ns = (delay_us + 20) * 1000
+        self._latency_ns = latency_ns
+        self._sleep_ns = (delay_us + slack_us) * 1000
         self._rng = mm.rng("probe pause")
         self._drawn: list[int] = []
 
@@ -120,5 +123,5 @@ class Pause:
             self._drawn = self._rng.below(2001, 1024).tolist()
         latency, after = self._drawn.pop(), self._drawn.pop()
         self._mm.charge(BEFORE_SLEEP_NS, "probe")
-        self._mm.sched.sleep(self._sleep_ns + WAKE_LATENCY_NS * latency // 1000)
+        self._mm.sched.sleep(self._sleep_ns + self._latency_ns * latency // 1000)
         self._mm.charge(AFTER_SLEEP_NS * after // 1000, "probe")

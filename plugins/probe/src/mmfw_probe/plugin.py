@@ -66,7 +66,7 @@ def _loop(mm: Mm, params: LoopParams) -> None:
     loop = ObjectLoop(mm, params.objects, 512, HIGH_GFP, "940")
     shrinker = mm.register_shrinker(loop, "probe_gpu")
     try:
-        loop.run(params.steps, lambda step: step % params.objects, Pause(mm, params.delay_us))
+        loop.run(params.steps, lambda step: step % params.objects, Pause(mm, params.delay_us, 20))
     finally:
         mm.unregister_shrinker(shrinker)
         loop.release()
