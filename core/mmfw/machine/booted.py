@@ -29,10 +29,10 @@ _RECLAIMABLE_PAGES: Final = ((100_000, 2296), (200_000, 2315), (1 << 40, 2283))
 _RECLAIMABLE_NORMAL: Final = 2391
 #: Pages in use of the second Movable block, by managed pages of the zone; what the initramfs has beyond them lies among
 #: memblock's pages at the zone's top. As the captures of 256M, 512M and from 1G on show.
-_SECOND_MOVABLE: Final = ((100_000, 183), (200_000, 37), (1 << 40, 327))
+_SECOND_MOVABLE: Final = ((100_000, 183), (200_000, 54), (1 << 40, 327))
 #: From this many managed pages on, the block in which memblock's pages begin has no free page left; below, the second
 #: Movable block is that one, or the last one before it.
-_TOP_BLOCK_FROM: Final = 200_000
+_TOP_BLOCK_FROM: Final = 100_000
 #: Blocks at the start of DMA32 that the kernel's image and early boot take.
 _LOW_BLOCKS: Final = 20
 #: What boot gives back of them (initrd, unused parts of the image): (block, first page, end), as in the 256M traces.
@@ -109,7 +109,7 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
         given_back = sum(last - first for first, last in low_free)
         large = pcp_high > LATE_FREED_PAGES
         pcp_unmovable = _PCP_UNMOVABLE if large else ()
-        used = LATE_FREED_PAGES - given_back if large else 0
+        used = LATE_FREED_PAGES - given_back if span.managed > _TOP_BLOCK_FROM else 0
         low = min(reserved, _LOW_BLOCKS * block - given_back - used)
         # On a small machine less is reserved than lies below; boot's own pages fill the rest.
         elsewhere = _LOW_BLOCKS * block - given_back - low

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmfw import InputError
 from mmfw_probe.fill import Fill
-from mmfw_probe.guest import MSEC, Pause, TraceBuffer, register_system_shrinkers, run_process
+from mmfw_probe.guest import MSEC, Pause, TraceBuffer, register_system_shrinkers, run_process, sleep_process
 from mmfw_probe.hog import Hog, open_disk
 from mmfw_probe.masks import JOB_ORDER, MASKS
 
@@ -67,24 +67,23 @@ class _Job:
         self._mb = managed * 4 // 1024
 
     def main(self) -> None:
-        sched = self._mm.sched
-        sched.sleep(1000 * MSEC)
+        self._mm.sched.sleep(1000 * MSEC)
         for mask in JOB_ORDER:
             hog = self._fragment()
-            sched.sleep(1000 * MSEC)
+            sleep_process(self._mm, 1000 * MSEC)
             run_process(self._mm)
             self._trace_buffer.trace_on(TRACE_KB)
             self._meter.begin(mask)
             self._request(mask)
             self._meter.end()
             run_process(self._mm)
-            sched.sleep(1000 * MSEC)
+            sleep_process(self._mm, 1000 * MSEC)
             run_process(self._mm)
             self._fill.fill_free()
             if hog is not None:
                 hog.kill()
             self._mm.drop_caches()
-            sched.sleep(500 * MSEC)
+            sleep_process(self._mm, 500 * MSEC)
 
     def _fragment(self) -> Hog | None:
         if self._kind in "up":

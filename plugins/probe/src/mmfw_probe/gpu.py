@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmfw import InputError, gfp
 from mmfw_probe.fill import Fill
-from mmfw_probe.guest import MSEC, Pause, TraceBuffer, register_system_shrinkers, run_process
+from mmfw_probe.guest import MSEC, Pause, TraceBuffer, register_system_shrinkers, run_process, sleep_process
 from mmfw_probe.hog import Hog, open_disk, read_all
 from mmfw_probe.objects import HIGH_GFP, ObjectLoop
 from mmfw_probe.rng import Xorshift
@@ -66,7 +66,7 @@ class _Job:
             read_all(self._disk)
             self._disk.truncate()
         self._prepare()
-        mm.sched.sleep(1000 * MSEC)
+        sleep_process(mm, 1000 * MSEC)
         run_process(mm)
         TraceBuffer(mm).trace_on(TRACE_KB)
         high = HIGH_GFP

@@ -6,6 +6,7 @@ an estimate (`PROCESS_PAGES`); what matters is that such pages come between thos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mmfw import SHRINK_STOP, ShrinkControl, gfp, hookimpl
@@ -58,16 +59,24 @@ def register_system_shrinkers(mm: Mm, *, kernfs_objects: int = 9) -> None:
 
 
 def run_process(mm: Mm, duration_ns: int = 2 * MSEC, nr_pages: int = PROCESS_PAGES) -> None:
-    """One command of the shell, from fork to exit; the shell waits.
+    """One command of the shell, from fork to exit, busy all the while; the shell waits.
 
     The command is a task of its own: a fork's debit of virtual runtime puts the shell, which is what runs the module's
     loops, behind the kernel's threads by less than a sleeper's credit.
     """
+    _run(mm, nr_pages, lambda: mm.charge(duration_ns, "process"))
 
+
+def sleep_process(mm: Mm, duration_ns: int, nr_pages: int = PROCESS_PAGES) -> None:
+    """The shell's ``sleep``: a process that holds its pages for as long."""
+    _run(mm, nr_pages, lambda: mm.sched.sleep(duration_ns))
+
+
+def _run(mm: Mm, nr_pages: int, work: Callable[[], None]) -> None:
     def command() -> None:
         vma = mm.mmap_anonymous(nr_pages)
         vma.touch(0, nr_pages)
-        mm.charge(duration_ns, "process")
+        work()
         vma.munmap()
 
     mm.sched.join(mm.sched.spawn(command, name="busybox", daemon=False))

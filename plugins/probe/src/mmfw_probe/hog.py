@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmfw import gfp
-from mmfw_probe.guest import MSEC, run_process
+from mmfw_probe.guest import MSEC, run_process, sleep_process
 
 if TYPE_CHECKING:
     from mmfw import Mm
@@ -68,7 +68,7 @@ class Hog:
             run_process(self._mm)
             if self._ready:
                 return
-            sched.sleep(200 * MSEC)
+            sleep_process(self._mm, 200 * MSEC)
 
     def _main(self, mode: str, mb: int, n: int) -> None:
         mm = self._mm
