@@ -1,7 +1,7 @@
 """What /proc/vmstat, /proc/meminfo and the node's part of /proc/zoneinfo say of a simulated machine.
 
 Names and order are those of 6.1 on x86-64 with one NUMA node and no CMA. What the simulator does not
-model is printed as 0: slab, kernel stacks, vmalloc, per-CPU memory, NUMA hits, commit charge, huge page
+model is printed as 0: kernel stacks, vmalloc, per-CPU memory, NUMA hits, commit charge, huge page
 pools, the direct map. Sums over zones are of zone-wide counters, as ``global_zone_page_state()`` has them:
 the CPUs' private deltas are left out.
 """
