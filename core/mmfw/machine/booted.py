@@ -150,6 +150,12 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
             if pages and not reclaimable:
                 last_unmovable = one
         index, pair = index + 2, pair + 1
+    if movable[1] < block // 2 and initramfs[1] < (end - base) // block:
+        # A few pages lie scattered: neither half of the block is whole.
+        start, used = base + initramfs[1] * block, movable[1] // 2
+        low_free = [*low_free, (start + used, start + block // 2)]
+        low_free.append((start + block // 2 + movable[1] - used, start + block))
+        taken[initramfs[1]] = block
     first = span.start_pfn + low + elsewhere + given_back
     zone_map = _zone_map(span, base, first, end, taken, kinds, _without(low_free, late))
     # The lists' pages are the last ones that were taken from the Unmovable blocks.

@@ -14,9 +14,9 @@ from mmfw import SHRINK_STOP, ShrinkControl, gfp, hookimpl
 if TYPE_CHECKING:
     from mmfw import Mm
 
+MSEC: Final = 1_000_000
 #: Anonymous pages of a busybox process: stack, data, heap.
 PROCESS_PAGES: Final = 37
-MSEC: Final = 1_000_000
 #: What the module does around each request under emulation, ns: before it sleeps (1G-frag16: gpu_restore to
 #: kswapd_wake, less the switch); then, on the average, from the timer's expiry until it runs again, and from there to the
 #: next request. The three make up what a step takes beyond its sleep (1G-frag16: 1115 us from gpu_restore to the
@@ -24,6 +24,8 @@ MSEC: Final = 1_000_000
 BEFORE_SLEEP_NS: Final = 20_000
 WAKE_LATENCY_NS: Final = 50_000
 AFTER_SLEEP_NS: Final = 20_000
+#: A time slice of the host's.
+STALL_NS: Final = 4 * MSEC
 
 
 class CountedObjects:
@@ -117,10 +119,20 @@ class Pause:
         Microseconds; the timer fires at the end of the slack, as nothing else wakes an idle guest before.
     latency_ns : int
         From the timer's expiry until the task runs again, on the average.
+    stall_one_in : int
+        One pause in so many is `STALL_NS` longer: the host has taken the emulator's CPU away. 0 for none.
     """
 
-    def __init__(self, mm: Mm, delay_us: int, slack_us: int, latency_ns: int = WAKE_LATENCY_NS) -> None:
+    def __init__(
+        self,
+        mm: Mm,
+        delay_us: int,
+        slack_us: int,
+        latency_ns: int = WAKE_LATENCY_NS,
+        stall_one_in: int = 0,
+    ) -> None:
         self._mm = mm
+        self._stall_one_in = stall_one_in
         self._latency_ns = latency_ns
         self._sleep_ns = (delay_us + slack_us) * 1000
         self._rng = mm.rng("probe pause")
@@ -131,6 +143,9 @@ class Pause:
         if not self._drawn:
             self._drawn = self._rng.below(2001, 1024).tolist()
         latency, after = self._drawn.pop(), self._drawn.pop()
+        sleep_ns = self._sleep_ns + self._latency_ns * latency // 1000
+        if self._stall_one_in and self._rng.below(self._stall_one_in, 1)[0] == 0:
+            sleep_ns += STALL_NS
         self._mm.charge(BEFORE_SLEEP_NS, "probe")
-        self._mm.sched.sleep(self._sleep_ns + self._latency_ns * latency // 1000)
+        self._mm.sched.sleep(sleep_ns)
         self._mm.charge(AFTER_SLEEP_NS * after // 1000, "probe")
