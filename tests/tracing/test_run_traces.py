@@ -197,10 +197,13 @@ def test_passes_stalls_writes_and_kills_are_counted_alike(pressure: TracedRun, t
 
 
 def test_compaction_adds_up_as_in_the_captures(toy: TracedRun) -> None:
-    """Migrations always do; scans do where no fast search is made, which shows in no tracepoint."""
+    """Migrations always do; scans do where no fast search is made, which shows in no tracepoint.
+
+    Pages that ``migrate_pages()`` never came to count as failed in its tracepoint only.
+    """
     counters, lines = grown(toy), toy.lines
     assert total(lines, "mm_compaction_migratepages", "nr_migrated") == counters["pgmigrate_success"] > 0
-    assert total(lines, "mm_compaction_migratepages", "nr_failed") == counters["pgmigrate_fail"]
+    assert total(lines, "mm_compaction_migratepages", "nr_failed") >= counters["pgmigrate_fail"]
     for side, counter in (("migratepages", "migrate_scanned"), ("freepages", "free_scanned")):
         event = f"mm_compaction_isolate_{side}"
         assert 0 < total(lines, event, "nr_scanned") <= counters[f"compact_{counter}"]
