@@ -3,45 +3,40 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mm.workbench import scan_control
 from mmfw import gfp
 from mmfw.errors import InputError
-from mmfw.gfp import GFP_KERNEL
 from mmfw.testing import make_mm
-from mmfw.types import ScanControl
-
-SCAN = {"order": 9, "reclaim_idx": 2, "gfp_mask": GFP_KERNEL}
-
-
-def scan(nr_to_reclaim, priority):
-    return ScanControl(
-        nr_to_reclaim=nr_to_reclaim,
-        priority=priority,
-        may_writepage=True,
-        may_unmap=True,
-        may_swap=True,
-        **SCAN,
-    )
+from mmfw.types import Reclaimer
 
 
 def test_reclaim_takes_size_shifted_by_priority_oldest_first():
     mm = make_mm("256M")
     file = mm.page_cache.open(10_000)
-    file.read(np.arange(10_000))
-    assert mm.page_cache.shrink_lruvec(scan(1 << 20, 5)) == (312, 312)
-    assert file.nrpages == 10_000 - 312
-    assert file.read(np.arange(400)) == 312
+    file._add(np.arange(10_000))
+    sc = scan_control(nr_to_reclaim=1 << 20, priority=5)
+    mm._vmscan.lru_scan.prepare_scan_count(sc)
+    mm._vmscan.lru_scan.shrink_lruvec(sc, Reclaimer.KSWAPD)
+    assert (sc.nr_reclaimed, sc.nr_scanned) == (312, 312)
+    assert file.cached(np.arange(10_000)).tolist() == [False] * 312 + [True] * (10_000 - 312)
+    assert file.read_pages(np.arange(400)) == 312
     assert mm.vmstat.as_dict()["workingset_refault_file"] == 312
 
 
 def test_direct_reclaim_below_the_first_priority_stops_at_its_goal():
+    """Priority 12 takes 8000 >> 12 = 1 page, priority 3 would take 1000 and stops after a batch."""
     mm = make_mm("256M")
-    mm.page_cache.open(8000).read(np.arange(8000))
-    assert mm.page_cache.shrink_lruvec(scan(32, 12)) == (1, 1)
-    assert mm.page_cache.shrink_lruvec(scan(32, 3)) == (32, 32)
+    mm.page_cache.open(8000)._add(np.arange(8000))
+    for priority, reclaimed in ((12, 1), (3, 32)):
+        sc = scan_control(priority=priority)
+        mm._vmscan.lru_scan.prepare_scan_count(sc)
+        mm._vmscan.lru_scan.shrink_lruvec(sc, Reclaimer.DIRECT)
+        assert (sc.nr_reclaimed, sc.nr_scanned) == (reclaimed, reclaimed)
 
 
 def test_a_backup_leaves_memory_at_the_pace_of_the_device_and_comes_back_whole():
     mm = make_mm("256M", nr_swap_pages=5000, start=True)
+    mm.drain_all_pages()
     free = mm.global_free_pages()
     log = []
 
@@ -84,10 +79,11 @@ def test_a_backup_may_be_on_the_device_from_the_start():
 
 def test_a_full_device_takes_what_fits_and_leaves_the_rest():
     mm = make_mm("256M", nr_swap_pages=100)
+    owned = mm.nr_allocated_pages()
     pages = mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 150)
     backup = mm.swap.backup(pages)
     assert (backup.nr_pages, mm.swap.get_nr_swap_pages()) == (100, 0)
     mm.free_pages_batch(pages[100:], 0)
     mm.swap.drop(backup)
     assert mm.swap.get_nr_swap_pages() == 100
-    assert mm.nr_allocated_pages() == 0
+    assert mm.nr_allocated_pages() == owned

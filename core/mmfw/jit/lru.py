@@ -17,6 +17,7 @@ from mmfw.jit.page import (
     LRU_INACTIVE_ANON,
     LRU_INACTIVE_FILE,
     LRU_UNEVICTABLE,
+    NR_LRU_LISTS,
     NS_ANON_MAPPED,
     NS_ANON_THPS,
     NS_FILE_DIRTY,
@@ -25,6 +26,7 @@ from mmfw.jit.page import (
     NS_FREE_SWAP,
     NS_SHMEM,
     NS_SWAPCACHE,
+    NS_WORKINGSET_NODES,
     NS_WRITEBACK,
     ORDER_MASK,
     PB_LRU_SHIFT,
@@ -65,6 +67,10 @@ from mmfw.jit.page import (
 
 #: Flags that say what a folio is and how it stands on the LRU; they move with it when it migrates.
 KEEP_PG_FLAGS = 0xFFFFF800
+#: Slots of one node of a file's tree; the first slot of a file is a multiple of it.
+XA_CHUNK_SIZE = 64
+#: In place of a node's object: there is no node.
+XA_NONE = -2
 
 
 @inline_njit
@@ -115,6 +121,15 @@ def lruvec_size(S: Any, lru: int, highest_zoneidx: int) -> int:
 
 
 @njit
+def nr_lru_pages(S: Any) -> int:
+    """Pages on all lists."""
+    size = i64(0)
+    for lru in range(NR_LRU_LISTS):
+        size += lruvec_size(S, i64(lru), i64(4))
+    return size
+
+
+@njit
 def lru_note_cost(S: Any, file: bool, nr_pages: int) -> None:
     """Note what reclaiming a kind of pages cost, and let old costs fade (``lru_note_cost()``)."""
     S[S_FILE_COST if file else S_ANON_COST] += nr_pages
@@ -161,6 +176,61 @@ def workingset_refault(S: Any, shadow: int, file: bool, nr_pages: int) -> int:
 
 
 @njit
+def shadow_node(slots: Any, slot: int) -> bool:
+    """Whether the node of a file's slot holds shadows and no page (``workingset_update_node()``).
+
+    One whose first slot alone is in use is not taken for a node: so may page 0 lie, in the root of a tree without any.
+    """
+    first = slot & -XA_CHUNK_SIZE
+    if slots[first + ((slot - 1) & (XA_CHUNK_SIZE - 1))] < SLOT_SHADOW:
+        return False
+    found = False
+    for i in range(1, XA_CHUNK_SIZE + 1):
+        at = first + ((slot + i) & (XA_CHUNK_SIZE - 1))
+        word = i64(slots[at])
+        if word < SLOT_SHADOW:
+            return False
+        if word != SLOT_EMPTY and at != first:
+            found = True
+    return found
+
+
+@njit
+def count_shadow_node(S: Any, slots: Any, slot: int, nr_pages: int, sign: int) -> None:
+    """Count the nodes of shadows that a file folio's slots lie in, after eviction (+1) or before insertion (-1)."""
+    at = slot
+    while at < slot + nr_pages:
+        if shadow_node(slots, at):
+            S[S_NODE_STAT + NS_WORKINGSET_NODES] += sign
+        at = (at & -XA_CHUNK_SIZE) + XA_CHUNK_SIZE
+
+
+@njit
+def count_shadow_nodes(slots: Any, base: int, nr_leaves: int) -> int:
+    """How many of a file's leaves are a `shadow_node`."""
+    found = 0
+    for k in range(nr_leaves):
+        if shadow_node(slots, base + k * XA_CHUNK_SIZE):
+            found += 1
+    return found
+
+
+@njit
+def shadow_ages(slots: Any, leaf: Any, base: int, now: int, out: Any) -> None:
+    """For each leaf the evictions since that of its last page; -1 where it is no `shadow_node`."""
+    for k in range(leaf.shape[0]):
+        out[k] = -1
+        first = base + k * XA_CHUNK_SIZE
+        if leaf[k] == XA_NONE or not shadow_node(slots, first):
+            continue
+        for i in range(XA_CHUNK_SIZE):
+            word = i64(slots[first + i])
+            ago = (now - (word & SLOT_AGE_MASK)) & SLOT_AGE_MASK
+            if word != SLOT_EMPTY and (out[k] < 0 or ago < out[k]):
+                out[k] = ago
+
+
+@njit
 def account_folio(S: Any, word: int, sign: int) -> None:
     """Count a folio that enters (+1) or leaves (-1) its owner in the node's statistics."""
     n = sign * (1 << (word & ORDER_MASK))
@@ -195,6 +265,8 @@ def insert_folios(page: Any, pb: Any, S: Any, slots: Any, pfns: Any, at: Any, or
         slot = i64(at[i])
         was = i64(slots[slot])
         word = i64(page[4 * pfn + WORD]) | flags
+        if not word & PG_SWAPBACKED:
+            count_shadow_node(S, slots, slot, i64(1 << order), i64(-1))
         if was >= SLOT_SHADOW and was != SLOT_EMPTY:
             word |= workingset_refault(S, was, word & PG_SWAPBACKED == 0, i64(1 << order))
         page[4 * pfn + WORD] = word

@@ -11,7 +11,14 @@ from typing import Any, Final
 from mmfw.jit import events as ev
 from mmfw.jit import i64, inline_njit, njit
 from mmfw.jit.alloc import free_pages_core, row_of
-from mmfw.jit.lru import account_folio, lru_add, lru_del, lru_note_cost, pack_shadow
+from mmfw.jit.lru import (
+    account_folio,
+    count_shadow_node,
+    lru_add,
+    lru_del,
+    lru_note_cost,
+    pack_shadow,
+)
 from mmfw.jit.page import (
     LRU_ACTIVE_ANON,
     LRU_INACTIVE_FILE,
@@ -173,6 +180,8 @@ def evict(page: Any, S: Any, slots: Any, pfn: int) -> None:
         S[S_EVENT + ev.PGLAZYFREED] += n
     for k in range(n):
         slots[slot + k] = shadow
+    if not word & PG_SWAPBACKED:
+        count_shadow_node(S, slots, slot, n, i64(1))
     account_folio(S, word, i64(-1))
     if word & PG_SWAPCACHE:
         # The pages leave memory, not the device: their swap slots stay taken.

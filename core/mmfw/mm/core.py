@@ -15,6 +15,7 @@ from mmfw.gfp import GFP_KERNEL
 from mmfw.jit import page as pg
 from mmfw.mm.balance import Balancer
 from mmfw.mm.block import BlockDevice
+from mmfw.mm.capture import TaskCapture
 from mmfw.mm.compaction import Compaction
 from mmfw.mm.context import SchedContext
 from mmfw.mm.filemap import PageCache
@@ -41,6 +42,7 @@ from mmfw.mm.swap import SwapStore
 from mmfw.mm.trace import Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.mm.xarray_nodes import XarrayNodes
 from mmfw.rawrandom import Rng
 from mmfw.sched import PF_KTHREAD, Scheduler, Task, WaitQueue
 from mmfw.state import PAGEBLOCK_ORDER, NodeState
@@ -142,9 +144,10 @@ class Mm:
         swap_device = BlockDevice(sched, page_ns=costs.swap_out_page, latency_ns=costs.swap_in_page)
         file_device = BlockDevice(sched, page_ns=costs.writeback_page)
         self.page_io = PageIo(sched, memory, self.lruvec, vmstat, swap_device, file_device)
+        capture = TaskCapture(context)
         kcompactd_wait = WaitQueue(sched, "kcompactd_wait")
         self.compaction = Compaction(
-            pgdat, self.rmap, self.shrinkers, host.ops, kcompactd_wait, context, trace, vmstat, costs
+            pgdat, self.rmap, self.shrinkers, capture, host.ops, kcompactd_wait, context, trace, vmstat, costs
         )
         lru_scan = LruScan(pgdat, self.lruvec, self.rmap, self.page_io, context, trace, vmstat, costs)
         kswapd_wait = WaitQueue(sched, "kswapd_wait")
@@ -164,7 +167,9 @@ class Mm:
         self._freelist = freelist = Freelist(pgdat, vmscan, context)
         # The OOM killer needs mappings, which need the allocator, whose slow path ends at the OOM killer.
         slowpath = Slowpath(freelist, vmscan, self.compaction, None, context, trace, vmstat, costs)
-        self._allocator = PageAllocator(freelist, slowpath, context, self._charge_alloc, self._charge_free)
+        self._allocator = PageAllocator(
+            freelist, slowpath, context, self._charge_alloc, self._charge_free, capture
+        )
         slab_host = SlabHost(
             freelist,
             self._allocator,
@@ -174,8 +179,9 @@ class Mm:
             self._charge_free,
         )
         self.slab = SlabAllocator(slab_host, self.rng)
+        nodes = XarrayNodes(self.slab, self.shrinkers, self.rmap, memory, context, costs, vmstat)
         self.page_cache = PageCache(
-            self._allocator, self.lruvec, self.rmap, self.page_io, sched, context, costs, vmstat
+            self._allocator, self.lruvec, self.rmap, self.page_io, nodes, sched, context, costs, vmstat
         )
         self.memory = AnonMemory(
             self._allocator, self.lruvec, self.rmap, swap_device, sched, context, costs, vmstat

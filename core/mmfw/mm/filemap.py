@@ -1,7 +1,7 @@
 """The page cache: files, reads with readahead, writes, mapped access (mm/filemap.c, mm/readahead.c of 6.1).
 
-Pages of a file are order-0 folios, or larger ones where the file's mapping supports them. Not modelled: the xarray
-nodes that index them (one reclaimable slab object for 64 pages), partial pages, and filesystem metadata.
+Pages of a file are order-0 folios, or larger ones where the file's mapping supports them. The nodes that index them are
+`mmfw.mm.xarray_nodes`. Not modelled: partial pages, and filesystem metadata.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mmfw.gfp import GFP_HIGHUSER_MOVABLE
 from mmfw.jit import page as pg
 from mmfw.mm.readahead import FileRaState, ondemand_readahead
 from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.mm.xarray_nodes import XA_CHUNK_SIZE
 
 if TYPE_CHECKING:
     from mmfw.costs import CostProfile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mmfw.mm.page_alloc import PageAllocator
     from mmfw.mm.page_io import PageIo
     from mmfw.mm.rmap import RmapSpace
+    from mmfw.mm.xarray_nodes import XarrayNodes
     from mmfw.sched import Scheduler
 
 Indices = NDArray[np.int64]
@@ -58,7 +60,9 @@ class AddressSpace:
         self._ra = ra
         self._max_order = max_order
         self._device = device
-        self.base_slot = cache.rmap.register(self, nr_pages)
+        nr_slots = -(-nr_pages // XA_CHUNK_SIZE) * XA_CHUNK_SIZE
+        self.base_slot = cache.rmap.register(self, nr_slots, XA_CHUNK_SIZE)
+        self.tree = cache.nodes.tree(self.base_slot, nr_pages)
 
     def _words(self) -> NDArray[np.uint32]:
         return self._cache.rmap.part(self.base_slot, self.nr_pages)
@@ -131,37 +135,60 @@ class AddressSpace:
         return self._add(absent) if len(absent) else 0
 
     def _add(self, indices: Indices, flags: int = 0, extra_gfp: int = gfp.NORETRY | gfp.NOWARN) -> int:
-        """Allocate and insert absent pages; how many there was memory for."""
+        """Allocate and insert absent pages, ascending, as a loop of ``filemap_add_folio()`` does.
+
+        Returns
+        -------
+        int
+            How many there was memory for. A page that found none for its node is passed over.
+        """
         cache = self._cache
         mask = (self._gfp_mask | gfp.COMP | extra_gfp) & ~gfp.FS
-        done = 0
+        done = added = 0
         while done < len(indices):
-            order, at = self._folio_order(indices, done)
+            order, some = self._folio_order(indices, done)
+            pfns = indices[:0]
+            if order:
+                pfn = cache.allocator.alloc_pages(mask, order)
+                pfns = np.array([pfn] if pfn >= 0 else [], dtype=np.int64)
+                order = order if len(pfns) else 0
             if order == 0:
+                # The page that needs a new node ends a batch: its node is allocated before the page behind it.
                 some = indices[done : done + 32]
+                some = some[: self.tree.without_node(some) + 1]
                 pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
                 some = some[: len(pfns)]
-            else:
-                pfn = cache.allocator.alloc_pages(mask, order)
-                if pfn < 0:
-                    order, some = 0, at[:1]
-                    pfns = cache.allocator.alloc_pages_batch(mask, 0, 1)
-                    some = some[: len(pfns)]
-                else:
-                    pfns, some = np.array([pfn], dtype=np.int64), at
-            if len(some) == 0:
+            if len(pfns) == 0:
                 break
-            # Somebody may have read the same pages while this task slept in the allocator.
-            fresh = ~self.cached(some[: len(pfns)]) if order == 0 else np.ones(1, dtype=np.bool_)
-            if order == 0 and not fresh.all():
-                cache.allocator.free_pages_batch(pfns[~fresh], 0)
-                pfns = pfns[fresh]
-            slots = self.base_slot + (some[: len(fresh)][fresh] if order == 0 else some[:1])
-            cache.lruvec.insert(pfns, slots, order=order, flags=flags)
             done += len(some)
-        cache.vmstat.count(VmEvent.pgpgin, 4 * done)
-        self._wait_for_device(done)
-        return done
+            added += self._insert(pfns, some, order, flags, mask)
+        cache.vmstat.count(VmEvent.pgpgin, 4 * added)
+        self._wait_for_device(added)
+        return added
+
+    def _insert(self, pfns: Indices, indices: Indices, order: int, flags: int, mask: int) -> int:
+        """Put allocated folios at absent indices, making nodes first where there are none (``__filemap_add_folio()``).
+
+        Returns
+        -------
+        int
+            Pages inserted: not those that somebody else has read meanwhile, nor those for whose node no memory was left.
+        """
+        cache = self._cache
+        while (at := self.tree.without_node(indices)) < len(indices):
+            if not self.tree.create(int(indices[at]), mask):
+                # Nothing is left for this page and those after it that lack the same node.
+                cache.allocator.free_pages_batch(pfns if order else pfns[at:], order)
+                pfns, indices = pfns[:0] if order else pfns[:at], indices[:0] if order else indices[:at]
+        absent = ~self.cached(indices)
+        if order:
+            absent, indices = np.array([absent.all()]), indices[:1]
+        if not absent.all():
+            cache.allocator.free_pages_batch(pfns[~absent], order)
+            pfns, indices = pfns[absent], indices[absent]
+        if len(pfns):
+            cache.lruvec.insert(pfns, self.base_slot + indices, order=order, flags=flags)
+        return len(pfns) << order
 
     def _folio_order(self, indices: Indices, at: int) -> tuple[int, Indices]:
         """Largest folio that fits at a position of the absent pages, and its indices."""
@@ -206,11 +233,14 @@ class AddressSpace:
     def _add_for_write(self, indices: Indices) -> None:
         cache = self._cache
         mask = (self._gfp_mask | gfp.COMP | gfp.WRITE) & ~gfp.FS
-        pfns = cache.allocator.alloc_pages_batch(mask, 0, len(indices))
-        some = indices[: len(pfns)]
-        fresh = ~self.cached(some)
-        cache.allocator.free_pages_batch(pfns[~fresh], 0)
-        cache.lruvec.insert(pfns[fresh], self.base_slot + some[fresh])
+        done = 0
+        while done < len(indices):
+            some = indices[done : done + self.tree.without_node(indices[done:]) + 1]
+            pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
+            if len(pfns) == 0:
+                return
+            self._insert(pfns, some[: len(pfns)], 0, 0, mask)
+            done += len(some)
 
     def mmap_touch(self, indices: Indices, *, executable: bool = False) -> int:
         """Access pages through a mapping (``filemap_fault()``); how many faulted in from the device."""
@@ -233,6 +263,7 @@ class AddressSpace:
         return self._drop(0)
 
     def _drop(self, unless: int) -> int:
+        nr_shadow_nodes = self.tree.nr_shadow_nodes()
         words = self._words()
         indices = np.flatnonzero(words < pg.SLOT_SHADOW)
         heads = words[indices].astype(np.int64)
@@ -244,11 +275,15 @@ class AddressSpace:
         freed = 0
         for batch in batches:
             freed += self._cache.lruvec.release(batch)
+        words = self._words()
+        words[words >= pg.SLOT_SHADOW] = pg.SLOT_EMPTY
+        self.tree.drop_empty(nr_shadow_nodes)
         return freed
 
     def close(self) -> None:
         """Drop every page and forget the file."""
         self.truncate()
+        self._cache.nodes.forget(self.tree)
         self._cache.forget(self)
 
 
@@ -257,8 +292,8 @@ class PageCache:
 
     Parameters
     ----------
-    allocator, lruvec, rmap, page_io
-        Where pages come from, wait, are found and are written.
+    allocator, lruvec, rmap, page_io, nodes
+        Where pages come from, wait, are found and are written, and what indexes them.
     sched, context, costs, vmstat
         The clock, the running task, what work costs, the counters.
     """
@@ -269,6 +304,7 @@ class PageCache:
         lruvec: Lruvec,
         rmap: RmapSpace,
         page_io: PageIo,
+        nodes: XarrayNodes,
         sched: Scheduler,
         context: ExecContext,
         costs: CostProfile,
@@ -278,6 +314,7 @@ class PageCache:
         self.lruvec = lruvec
         self.rmap = rmap
         self.page_io = page_io
+        self.nodes = nodes
         self.sched = sched
         self.context = context
         self.costs = costs
@@ -321,6 +358,7 @@ class PageCache:
 
     def adopt(self, file: AddressSpace, pfns: Indices) -> None:
         """Cache the first pages of a file in pages that are allocated already: the state a run starts from."""
+        file.tree.adopt(len(pfns))
         self.lruvec.insert(pfns, file.base_slot + np.arange(len(pfns), dtype=np.int64))
 
     def drop_pagecache(self) -> int:

@@ -249,7 +249,7 @@ class LruScan:
         self._buffers.append(buffers)
         self._emit_isolate(lru, nr_to_scan, sc, got)
         if self._costs is not None:
-            ns = got[jit.R_SCANNED] * self._costs.lru_isolate_page
+            ns = self._isolation_ns(got, self._costs)
             self._context.charge(ns + got[jit.R_TAKEN] * self._costs.lru_shrink_page, "reclaim")
         if not got[jit.R_TAKEN]:
             return 0
@@ -312,8 +312,13 @@ class LruScan:
                 )
             )
         if self._costs is not None:
-            ns = got[jit.R_SCANNED] * self._costs.lru_isolate_page
-            self._context.charge(2 * ns, "reclaim")
+            self._context.charge(2 * self._isolation_ns(got, self._costs), "reclaim")
+
+    @staticmethod
+    def _isolation_ns(got: list[int], costs: CostProfile) -> int:
+        """What an isolation took; pages put aside for their zone are looked at and moved, no more."""
+        skipped = got[jit.R_SKIPPED]
+        return skipped * costs.lru_skip_page + (got[jit.R_SCANNED] - skipped) * costs.lru_isolate_page
 
     def _emit_isolate(self, lru: int, nr_to_scan: int, sc: ScanControl, got: list[int]) -> None:
         if self._trace.enabled(MmVmscanLruIsolate):

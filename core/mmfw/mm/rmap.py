@@ -43,8 +43,17 @@ class RmapSpace:
         self._next = 1
         self.slots: NDArray[np.uint32] = np.full(1 << 12, pg.SLOT_EMPTY, dtype=np.uint32)
 
-    def register(self, owner: object, nr_slots: int) -> int:
+    def register(self, owner: object, nr_slots: int, align: int = 1) -> int:
         """Reserve consecutive slots for an owner, all empty.
+
+        Parameters
+        ----------
+        owner : object
+            What `owner_of` is to find.
+        nr_slots : int
+            How many.
+        align : int
+            The first is a multiple of it.
 
         Returns
         -------
@@ -56,7 +65,7 @@ class RmapSpace:
         MmfwError
             The number space is full.
         """
-        base = self._next
+        base = -(-self._next // align) * align
         if base + nr_slots >= 1 << 31:
             raise MmfwError(f"{nr_slots} rmap slots wanted, {2**31 - base - 1} are left")
         self._next = base + nr_slots
