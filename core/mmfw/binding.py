@@ -23,6 +23,7 @@ from mmfw.types import (
     DEFAULT_SEEKS,
     SHRINK_EMPTY,
     SHRINK_STOP,
+    CompactionScan,
     MmOps,
     ShrinkerOps,
     WakePlan,
@@ -44,9 +45,11 @@ def bind_mm_ops(plugins: LoadedPlugins) -> MmOps:
     InputError
         Two plain policies answer one decision and do not both say that they compose.
     """
+    scan = _bind_decision(plugins, mainline.mmfw_plan_compaction_scan, CompactionScan)
     return MmOps(
         plan_wakeup=_bind_decision(plugins, mainline.mmfw_plan_wakeup, WakePlan),
         should_shrink_slab=_bind_decision(plugins, mainline.mmfw_should_shrink_slab, bool),
+        plan_compaction_scan=None if scan is mainline.mmfw_plan_compaction_scan else scan,
     )
 
 

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
     from mmfw.mm.core import Mm
     from mmfw.types import (
+        CompactControl,
         CompactionScan,
         KswapdWake,
         Metric,
         PgdatView,
         ReclaimContext,
+        ScanPhase,
         ShrinkControl,
         WakePlan,
         Workload,
@@ -241,7 +243,7 @@ class ShrinkerOpsSpec:
         Stands for: nothing in 6.1; the third shrinker method proposed in review of the series.
         Answers: pages freed, 0 included; SHRINK_STOP = no progress possible now.
         Context: kcompactd or direct compaction, no reclaim below it; may sleep unless ``cs.mode`` is ASYNC.
-        Called: not yet, for compaction is not here yet; never by mainline.
+        Called: where `mmfw_plan_compaction_scan` asks for it, once per shrinker that has it; never by mainline.
 
         Examples
         --------
@@ -321,6 +323,44 @@ def mmfw_should_shrink_slab(reclaim_context: ReclaimContext) -> bool | None:
             if reclaim_context.order > PAGE_ALLOC_COSTLY_ORDER:
                 return False
             return None
+
+    .. versionadded:: hook API 1
+    """
+
+
+# -----------------------------------------------------------------------------------------------------
+# Decisions: compaction
+# -----------------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def mmfw_plan_compaction_scan(cc: CompactControl, phase: ScanPhase) -> CompactionScan | None:
+    """Decide whether ``compact_zone()`` asks the shrinkers for memory, and for what.
+
+    Stands for: nothing in 6.1; the call sites in mm/compaction.c compact_zone() that were proposed in review.
+    Answers: a `CompactionScan`, with which every shrinker's ``compaction_scan`` is called; None = ask none here,
+    unless another policy does. Mainline never asks.
+    Context: kcompactd or direct compaction (PF_MEMALLOC); may not sleep, allocate or reclaim. What the shrinkers free
+    is drained from this CPU's lists, and direct compaction may capture a block of its order from it.
+    Called: ENTRY before the suitability test of each zone, PAGEBLOCK before each pageblock that is scanned, FINISH
+    when the scanners have met without success. Zones that are deferred are not reached.
+
+    Parameters
+    ----------
+    cc : CompactControl
+        The run: zone, order, mask, mode, who runs it. Not to be changed.
+    phase : ScanPhase
+        Where the run stands.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_plan_compaction_scan(cc, phase):
+            if phase is not ScanPhase.FINISH or cc.order < 1:
+                return None
+            return CompactionScan.of(cc, phase, opportunistic=True)
 
     .. versionadded:: hook API 1
     """

@@ -11,7 +11,14 @@ from mmfw.hookspecs import HOOK_API, hookimpl
 from mmfw.types import PluginInfo, WakePlan
 
 if TYPE_CHECKING:
-    from mmfw.types import KswapdWake, PgdatView, ReclaimContext
+    from mmfw.types import (
+        CompactControl,
+        CompactionScan,
+        KswapdWake,
+        PgdatView,
+        ReclaimContext,
+        ScanPhase,
+    )
 
 MMFW_PLUGIN: Final = PluginInfo(name="mainline", hook_api=HOOK_API, kind="policy")
 
@@ -26,3 +33,9 @@ def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan:
 def mmfw_should_shrink_slab(reclaim_context: ReclaimContext) -> bool:
     """Call the shrinkers whatever woke reclaim (``shrink_node_memcgs()``, mm/vmscan.c)."""
     return True
+
+
+@hookimpl(trylast=True)
+def mmfw_plan_compaction_scan(cc: CompactControl, phase: ScanPhase) -> CompactionScan | None:
+    """Ask no shrinker: ``compact_zone()`` knows none (mm/compaction.c)."""
+    return None

@@ -321,6 +321,25 @@ class CompactionScan:
     attached: Attachments | None = None
     nr_scanned: int = 0
 
+    @classmethod
+    def of(cls, cc: CompactControl, phase: ScanPhase, *, opportunistic: bool) -> CompactionScan:
+        """What a run of compaction wants: one block of its order, anywhere in its zone."""
+        zone, order = cc.zone, max(cc.order, 0)
+        start = zone.zone_start_pfn
+        return cls(
+            zone=zone,
+            nid=zone.node,
+            order=order,
+            pfn_lo=start,
+            pfn_hi=start + zone.spanned_pages,
+            nr_to_free=1 << order,
+            opportunistic=opportunistic,
+            mode=cc.mode,
+            gfp_mask=cc.gfp_mask,
+            migratetype=cc.migratetype,
+            phase=phase,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class KswapdWake:
@@ -473,11 +492,14 @@ class PluginInfo:
 class MmOps:
     """Every decision of mm as a plain callable; filled by `mmfw.binding.bind_mm_ops`.
 
-    Each field is the hook of the same name without ``mmfw_``; none ever answers None.
+    Each field is the hook of the same name without ``mmfw_``. None ever answers None, but for
+    `plan_compaction_scan`, whose None means that nobody is asked.
     """
 
     plan_wakeup: Callable[[PgdatView, KswapdWake], WakePlan]
     should_shrink_slab: Callable[[ReclaimContext], bool]
+    #: None asks no shrinker to scan for compaction, as mainline.
+    plan_compaction_scan: Callable[[CompactControl, ScanPhase], CompactionScan | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

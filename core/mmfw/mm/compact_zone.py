@@ -8,6 +8,7 @@ task meets a page that is on no list; free pages that the run holds stay with it
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,6 +28,7 @@ from mmfw.types import CompactControl, CompactionScan, CompactResult, MigrateMod
 
 if TYPE_CHECKING:
     from mmfw.costs import CostProfile
+    from mmfw.mm.capture import TaskCapture
     from mmfw.mm.context import ExecContext
     from mmfw.mm.mmzone import Zone
     from mmfw.mm.pages import Memory
@@ -40,6 +42,25 @@ _ROOM: Final = PAGEBLOCK_NR_PAGES + cct.COMPACT_CLUSTER_MAX
 _YIELD_PAGES: Final = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Shrinkers:
+    """How a run asks the shrinkers.
+
+    Attributes
+    ----------
+    plan : callable
+        ``plan(cc, phase)``: the decision hook; None asks nobody.
+    compaction_scan : callable
+        Asks them, one after another; pages freed.
+    capture : TaskCapture
+        Told that the running task captures what it frees meanwhile.
+    """
+
+    plan: Callable[[CompactControl, ScanPhase], CompactionScan | None]
+    compaction_scan: Callable[[CompactionScan], int]
+    capture: TaskCapture
+
+
 class CompactRun:
     """A ``struct compact_control`` and the loop that works on it.
 
@@ -51,10 +72,8 @@ class CompactRun:
         What to do: zone, order, mode and so on. Its results are filled in after each zone.
     kswapd_is_running : callable
         Whether proactive compaction should give way.
-    plan_scan : callable
-        ``plan_scan(cc, phase)``: the decision hook; None asks no shrinker.
-    compaction_scan : callable
-        Asks the shrinkers.
+    shrinkers : Shrinkers, optional
+        Whether and how shrinkers are asked for memory; None asks none.
     """
 
     def __init__(
@@ -67,8 +86,7 @@ class CompactRun:
         costs: CostProfile | None,
         control: CompactControl,
         kswapd_is_running: Callable[[], bool],
-        plan_scan: Callable[[CompactControl, ScanPhase], CompactionScan | None] | None = None,
-        compaction_scan: Callable[[CompactionScan], int] | None = None,
+        shrinkers: Shrinkers | None = None,
     ) -> None:
         self.control = control
         self.captured = -1
@@ -79,8 +97,9 @@ class CompactRun:
         self._vmstat = vmstat
         self._costs = costs
         self._kswapd_is_running = kswapd_is_running
-        self._plan_scan = plan_scan
-        self._compaction_scan = compaction_scan
+        self._shrinkers = shrinkers
+        self._zone_row = 0
+        self._capture = False
         self._cc = np.zeros(cct.CC_SIZE, dtype=np.int64)
         self._pages = np.empty(_ROOM, dtype=np.int64)
         self._charged = (0, 0, 0)
@@ -124,9 +143,10 @@ class CompactRun:
         control.zone = zone
         control.migratetype = 0 if S[pg.S_MOBILITY_OFF] else gfp_migratetype(control.gfp_mask)
         control.total_migrate_scanned = control.total_free_scanned = 0
-        ask = self._asks(ScanPhase.ENTRY)
-        if ask is not None:
-            self._scan_shrinkers(ask)
+        self._zone_row, self._capture = row, capture
+        self._ask_shrinkers(ScanPhase.ENTRY)
+        if self.captured >= 0:
+            return CompactResult.SUCCESS
         result = suitable()
         if result in (CompactResult.SUCCESS, CompactResult.SKIPPED):
             return result
@@ -195,9 +215,8 @@ class CompactRun:
             result = self._compact_finished(zone, z)
             if result != CompactResult.CONTINUE:
                 return result
-            ask = self._asks(ScanPhase.PAGEBLOCK)
-            if ask is not None:
-                self._scan_shrinkers(ask)
+            if self._ask_shrinkers(ScanPhase.PAGEBLOCK) and self.captured >= 0:
+                return CompactResult.SUCCESS
             iteration_start = int(cc[cct.CC_MIGRATE_PFN])
             cc[cct.CC_RESCAN] = last_migrated >> pg.PB_ORDER == iteration_start >> pg.PB_ORDER
             self._context.might_sleep()
@@ -239,15 +258,11 @@ class CompactRun:
         """``compact_finished()``; the FINISH call of the shrinkers may change the answer."""
         result = self._finished(zone, z)
         if result in (CompactResult.COMPLETE, CompactResult.PARTIAL_SKIPPED):
-            ask = self._asks(ScanPhase.FINISH)
-            freed = 0 if ask is None else self._scan_shrinkers(ask)
             memory = self._memory
-            if (
-                freed > 0
-                and self.control.order > 0
-                and jit.suitable_page_free(memory.page, memory.S, self._cc)
-            ):
-                result = CompactResult.SUCCESS
+            if self._ask_shrinkers(ScanPhase.FINISH) and self.control.order > 0:
+                free = jit.suitable_page_free(memory.page, memory.S, self._cc)
+                if free or self.captured >= 0:
+                    result = CompactResult.SUCCESS
         if self._trace.enabled(MmCompactionFinished):
             self._trace.emit(MmCompactionFinished(zone.node, zone.index, self.control.order, result))
         return CompactResult.CONTINUE if result == CompactResult.NO_SUITABLE_PAGE else result
@@ -340,8 +355,26 @@ class CompactRun:
 
     # --- the shrinkers' third method ------------------------------------------------------------------
 
-    def _asks(self, phase: ScanPhase) -> CompactionScan | None:
-        return None if self._plan_scan is None else self._plan_scan(self.control, phase)
+    def arm_capture(self, on: bool) -> None:
+        """Begin or end a stretch in which what the compacting task frees may be captured."""
+        self._capturing(self._zone_row, on=on and self._capture)
 
-    def _scan_shrinkers(self, scan: CompactionScan) -> int:
-        return 0 if self._compaction_scan is None else self._compaction_scan(scan)
+    def _ask_shrinkers(self, phase: ScanPhase) -> int:
+        """Have the shrinkers free memory if a policy wants that; pages freed, this CPU's lists drained of them."""
+        asked = self._shrinkers
+        scan = None if asked is None else asked.plan(self.control, phase)
+        if asked is None or scan is None:
+            return 0
+        if self._capture:
+            asked.capture.set_current(self)
+        try:
+            freed = asked.compaction_scan(scan)
+        finally:
+            if self._capture:
+                asked.capture.clear_current()
+        if freed:
+            memory = self._memory
+            self.arm_capture(True)
+            drain_pages_zone(memory.page, memory.pb, memory.S, self._context.cpu, self._zone_row)
+            self.arm_capture(False)
+        return freed

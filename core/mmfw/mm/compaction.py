@@ -12,7 +12,7 @@ from mmfw.jit import page as pg
 from mmfw.jit.alloc import zone_watermark_ok_free
 from mmfw.jit.pcp import drain_pages_zone
 from mmfw.mm.compact_defer import Deferral
-from mmfw.mm.compact_zone import CompactRun
+from mmfw.mm.compact_zone import CompactRun, Shrinkers
 from mmfw.mm.fragmentation import (
     fragmentation_index,
     fragmentation_score_node,
@@ -33,6 +33,7 @@ from mmfw.types import CompactControl, CompactPriority, CompactResult, MigrateMo
 
 if TYPE_CHECKING:
     from mmfw.costs import CostProfile
+    from mmfw.mm.capture import TaskCapture
     from mmfw.mm.context import ExecContext, WaitQueueHead
     from mmfw.mm.rmap import RmapSpace
     from mmfw.mm.shrinker import ShrinkerList
@@ -62,6 +63,8 @@ class Compaction:
         Where pages are.
     shrinkers : ShrinkerList
         Asked for memory where a policy wants that.
+    capture : TaskCapture
+        Told who captures what a shrinker frees.
     ops : MmOps
         Decisions.
     kcompactd_wait : WaitQueueHead
@@ -75,6 +78,7 @@ class Compaction:
         pgdat: PglistData,
         rmap: RmapSpace,
         shrinkers: ShrinkerList,
+        capture: TaskCapture,
         ops: MmOps,
         kcompactd_wait: WaitQueueHead,
         context: ExecContext,
@@ -86,8 +90,8 @@ class Compaction:
         self.deferral = Deferral(pgdat.memory, trace)
         self._memory = pgdat.memory
         self._rmap = rmap
-        self._shrinkers = shrinkers
-        self._ops = ops
+        plan = ops.plan_compaction_scan
+        self._shrinkers = None if plan is None else Shrinkers(plan, shrinkers.compaction_scan, capture)
         self._wait = kcompactd_wait
         self._context = context
         self._trace = trace
@@ -183,6 +187,7 @@ class Compaction:
             self._costs,
             control,
             self.kswapd_is_running,
+            self._shrinkers,
         )
 
     # --- direct compaction --------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from mmfw.jit import page as pg
 from mmfw.state import MAX_ORDER
 
 if TYPE_CHECKING:
+    from mmfw.mm.capture import TaskCapture
     from mmfw.mm.context import ExecContext
     from mmfw.mm.freelist import Freelist, Request
     from mmfw.mm.slowpath import Slowpath
@@ -43,6 +44,8 @@ class PageAllocator:
         The running task and the clock.
     charge_alloc, charge_free : callable, optional
         Called with the number of blocks and their order after each request or batch; charge their cost.
+    capture : TaskCapture, optional
+        Tasks that take blocks as they are freed.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class PageAllocator:
         context: ExecContext,
         charge_alloc: Callable[[int, int], None] | None = None,
         charge_free: Callable[[int, int], None] | None = None,
+        capture: TaskCapture | None = None,
     ) -> None:
+        self._capture = capture
         self._freelist = freelist
         self._slowpath = slowpath
         self._context = context
@@ -252,9 +257,14 @@ class PageAllocator:
         memory = self._memory
         done = 0
         while done < len(pfns):
+            capturer = None if self._capture is None else self._capture.of_current()
+            if capturer is not None:
+                capturer.arm_capture(True)
             status, upto = jit.free_batch(
                 memory.page, memory.pb, memory.S, self._context.cpu, pfns, order, done
             )
+            if capturer is not None:
+                capturer.arm_capture(False)
             freed, done = upto - done, upto
             if self._charge_free is not None and freed:
                 self._charge_free(freed, order)

@@ -1,0 +1,140 @@
+"""The shrinkers' third method: who calls it, when, and what becomes of what it frees."""
+
+from __future__ import annotations
+
+import pytest
+
+from mm.workbench import events_of, fragment, run, take_large, zone_field
+from mmfw import SHRINK_EMPTY, SHRINK_STOP, CompactionScan, ScanPhase, gfp, hookimpl
+from mmfw.jit import page as pg
+from mmfw.mainline import mmfw_plan_wakeup, mmfw_should_shrink_slab
+from mmfw.mm.trace import MmCompactionEnd
+from mmfw.testing import make_mm
+from mmfw.types import CompactPriority, CompactResult, MmOps
+
+ORDER9 = gfp.GFP_KERNEL | gfp.NORETRY | gfp.NOWARN
+
+
+class Pool:
+    """Two order-8 blocks that are each other's buddies, as in a TTM pool."""
+
+    def __init__(self, mm, pfn: int) -> None:
+        self.mm = mm
+        self.blocks = [pfn, pfn + 256]
+        self.scans: list[tuple[ScanPhase, bool, int]] = []
+
+    @hookimpl
+    def count_objects(self, sc):
+        return SHRINK_EMPTY
+
+    @hookimpl
+    def scan_objects(self, sc):
+        return SHRINK_STOP
+
+    @hookimpl
+    def compaction_scan(self, cs: CompactionScan) -> int:
+        self.scans.append((cs.phase, cs.opportunistic, cs.order))
+        freed = 0
+        while self.blocks:
+            self.mm.free_pages(self.blocks.pop(), 8)
+            freed += 256
+        return freed
+
+
+def machine(phase: ScanPhase | None):
+    """A full machine with a pool of two buddies, and a policy that asks at one phase."""
+
+    def plan(cc, at):
+        return CompactionScan.of(cc, at, opportunistic=True) if at is phase else None
+
+    ops = MmOps(mmfw_plan_wakeup, mmfw_should_shrink_slab, None if phase is None else plan)
+    mm = make_mm("128M", ops=ops)
+    pfn = mm.alloc_pages(gfp.GFP_KERNEL | gfp.NOWARN, 9)
+    assert pfn % 512 == 0
+    mm.split_page(pfn, 9)
+    # Put together again as two blocks: freed singly, the buddies merge up to the order that is taken.
+    for page in range(pfn, pfn + 512):
+        mm.free_pages(page, 0)
+    mm.drain_all_pages()
+    halves = [mm.alloc_pages(gfp.GFP_KERNEL | gfp.NOWARN, 8) for _ in range(2)]
+    first, second = sorted(halves)
+    assert second == first + 256
+    assert first % 512 == 0
+    fragment(mm, keep=16)
+    take_large(mm, 9)
+    pool = Pool(mm, first)
+    mm.register_shrinker(pool, "pool")
+    mm.start_time()
+    return mm, pool
+
+
+def test_mainline_asks_nobody():
+    mm, pool = machine(None)
+    assert run(mm, lambda: mm.alloc_pages(ORDER9, 9)) == -1
+    assert pool.scans == []
+
+
+@pytest.mark.parametrize("phase", [ScanPhase.ENTRY, ScanPhase.PAGEBLOCK, ScanPhase.FINISH])
+def test_two_buddies_freed_for_compaction_are_captured_as_one_block(phase):
+    mm, pool = machine(phase)
+    want = pool.blocks[0]
+    assert run(mm, lambda: mm.alloc_pages(ORDER9, 9)) == want
+    assert pool.scans[0] == (phase, True, 9)
+    assert mm.check_memory() > 0
+
+
+def test_kcompactd_asks_too_and_captures_nothing():
+    mm, pool = machine(ScanPhase.ENTRY)
+    want = pool.blocks[0]
+    run(mm, lambda: mm.compaction.wakeup_kcompactd(9, 1))
+    assert pool.scans[0][0] is ScanPhase.ENTRY
+    memory = mm.pgdat.memory
+    free = [int(p) for mt in range(3) for p in memory.list_pfns(memory.free_head(1, 9, mt))]
+    assert want in free
+
+
+def test_a_scan_before_the_suitability_test_spares_the_scanners():
+    mm, _ = machine(ScanPhase.ENTRY)
+    ends = events_of(mm, MmCompactionEnd)
+
+    def body():
+        mm.alloc_pages(ORDER9, 9)
+        return list(ends)
+
+    assert run(mm, body) == []
+
+
+def test_a_scan_at_the_finish_turns_a_failed_run_into_success():
+    mm, _ = machine(ScanPhase.FINISH)
+    ends = events_of(mm, MmCompactionEnd)
+
+    def body():
+        mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.SYNC_LIGHT)
+        return [CompactResult(end.status) for end in ends], zone_field(mm, pg.Z_DEFER_SHIFT)
+
+    assert run(mm, body) == ([CompactResult.SUCCESS], 0)
+
+
+def test_what_another_task_frees_meanwhile_is_not_captured():
+    mm, pool = machine(ScanPhase.ENTRY)
+    other_blocks, pool.blocks = pool.blocks, []
+
+    class Sleeper(Pool):
+        @hookimpl
+        def compaction_scan(self, cs: CompactionScan) -> int:
+            mm.sched.sleep(2_000_000)
+            return 0
+
+    mm.register_shrinker(Sleeper(mm, other_blocks[0]), "sleeper")
+
+    def other():
+        mm.sched.sleep(1_000_000)
+        for pfn in other_blocks:
+            mm.free_pages(pfn, 8)
+
+    mm.sched.spawn(other, name="other", daemon=True)
+    seen = run(mm, lambda: mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.ASYNC))
+    assert seen[1] == -1
+    memory = mm.pgdat.memory
+    free = [int(p) for mt in range(3) for p in memory.list_pfns(memory.free_head(1, 9, mt))]
+    assert other_blocks[0] in free
