@@ -233,16 +233,10 @@ _TCG: Final = {
         7_000, "512M-m2-o9: about 0.8 s more than a fill for 83968 faults and 41984 madvise calls"
     ),
     "syscall": Cost(3_000, "the rest of the same 0.8 s"),
-    "compact_pageblock": Cost(
-        235, "1G-frag16: 121 us for a sweep over 503 pageblocks, first after a sleep"
-    ),
+    "compact_pageblock": Cost(235, "1G-frag16: 121 us for a sweep over 503 pageblocks, first after a sleep"),
     "compact_pageblock_warm": Cost(22, "1G-frag16: 13 us for one that follows within 0.2 ms"),
-    "reset_pageblock": Cost(
-        190, "1G-frag16: end of kswapd's pass to gpu_restore, 109 us, less other work"
-    ),
-    "reset_pageblock_warm": Cost(
-        50, "512M-u8-o4: end of kswapd's pass to compaction_suitable, 250 blocks"
-    ),
+    "reset_pageblock": Cost(190, "1G-frag16: end of kswapd's pass to gpu_restore, 109 us, less other work"),
+    "reset_pageblock_warm": Cost(50, "512M-u8-o4: end of kswapd's pass to compaction_suitable, 250 blocks"),
 }
 
 _PROFILES: Final = {"default": _DEFAULT, "tcg": {**_DEFAULT, **_TCG}}

@@ -294,15 +294,10 @@ def watched_free_pages(*, traced: bool) -> list[int]:
     return seen
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="PageAllocator.alloc_pages_batch charges a batch in two parts where the trace buffer is half full",
-)
 def test_a_batch_that_fills_the_buffer_takes_its_time_at_once() -> None:
     assert watched_free_pages(traced=True) == watched_free_pages(traced=False)
 
 
-@pytest.mark.xfail(strict=True, reason="exchange_batch() and its slow path leave mm_page_alloc out")
 def test_pages_exchanged_for_others_are_allocated_too() -> None:
     mm = make_mm("256M", nr_swap_pages=1000, start=True)
 

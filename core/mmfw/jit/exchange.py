@@ -14,7 +14,7 @@ from mmfw.jit.alloc import (
     free_pages_core,
     get_page_from_freelist,
 )
-from mmfw.jit.page import S_BOOST_WAKE, S_TRACE_CAP, S_TRACE_N
+from mmfw.jit.page import S_BOOST_WAKE, S_TRACE_CAP, S_TRACE_N, TR_PAGE_ALLOC, trace
 
 
 @njit
@@ -48,6 +48,7 @@ def exchange_batch(
         pfn = get_page_from_freelist(page, pb, S, cpu, node_row, gfp, order, mt, hzi, flags)
         if pfn < 0:
             return BATCH_SLOWPATH, i
+        trace(S, TR_PAGE_ALLOC, pfn, order, mt, gfp, 0)
         new[i] = pfn
         if not free_pages_core(page, pb, S, cpu, i64(old[i]), order):
             return BATCH_BAD_PAGE, i

@@ -156,6 +156,8 @@ class Freelist:
     def wake_for_boost(self) -> None:
         """The wake-up that ``rmqueue()`` does after a steal boosted a zone's watermark."""
         S = self.memory.S
+        if not S[pg.S_BOOST_WAKE]:
+            return  # another CPU was quicker
         zone = self.pgdat.node_zones[int(S[pg.S_BOOST_WAKE]) - 1]
         S[pg.S_BOOST_WAKE] = 0
         self._vmscan.wakeup_kswapd(zone, 0, 0, zone.index, WakeReason.BOOST)

@@ -116,8 +116,9 @@ class PageAllocator:
         request = self._freelist.request(gfp_mask, order)
         if order >= MAX_ORDER:
             return out[:0]
+        answered = 0
         while got < count:
-            if gfp_mask & gfp.DIRECT_RECLAIM:
+            if gfp_mask & gfp.DIRECT_RECLAIM and not answered:
                 # Each request of a loop begins so; between two of them only a stop of the batch can matter.
                 self._context.might_sleep()
             status, upto = jit.alloc_batch(
@@ -134,13 +135,16 @@ class PageAllocator:
                 out,
                 got,
             )
-            answered, got = upto - got, upto
+            answered, got = answered + upto - got, upto
+            if status == jit.BATCH_TRACE_FULL:
+                # The reader's stop, not the allocator's: no time passes, so that tracing changes nothing.
+                self._memory.flush_trace()
+                continue
             if self._charge_alloc is not None and answered:
                 self._charge_alloc(answered, order)
+            answered = 0
             if status == jit.BATCH_BOOST_WAKE:
                 self._freelist.wake_for_boost()
-            elif status == jit.BATCH_TRACE_FULL:
-                self._memory.flush_trace()
             elif status == jit.BATCH_SLOWPATH:
                 pfn = self._slowpath.alloc_pages(request, order)
                 self._trace_alloc(pfn, order, request)
@@ -195,7 +199,7 @@ class PageAllocator:
         memory = self._memory
         request = self._freelist.request(gfp_mask, 0)
         new = np.empty(len(old), dtype=np.int64)
-        done = 0
+        done = exchanged = 0
         while done < len(old):
             status, upto = jit_exchange.exchange_batch(
                 memory.page,
@@ -211,20 +215,23 @@ class PageAllocator:
                 new,
                 done,
             )
-            exchanged, done = upto - done, upto
+            exchanged, done = exchanged + upto - done, upto
+            if status == jit.BATCH_TRACE_FULL:
+                memory.flush_trace()
+                continue
             if exchanged:
                 if self._charge_alloc is not None:
                     self._charge_alloc(exchanged, 0)
                 if self._charge_free is not None:
                     self._charge_free(exchanged, 0)
+            exchanged = 0
             if status == jit.BATCH_BAD_PAGE:
                 raise BadPage(f"pfn {int(old[upto]):#x} is not an allocated block of order 0")
             if status == jit.BATCH_BOOST_WAKE:
                 self._freelist.wake_for_boost()
-            elif status == jit.BATCH_TRACE_FULL:
-                memory.flush_trace()
             elif status == jit.BATCH_SLOWPATH:
                 pfn = self._slowpath.alloc_pages(request, 0)
+                self._trace_alloc(pfn, 0, request)
                 if pfn < 0:
                     break
                 new[done] = pfn
@@ -255,7 +262,7 @@ class PageAllocator:
             A pfn does not head an allocated block of this order; those before it have been freed.
         """
         memory = self._memory
-        done = 0
+        done = freed = 0
         while done < len(pfns):
             capturer = None if self._capture is None else self._capture.of_current()
             if capturer is not None:
@@ -265,12 +272,14 @@ class PageAllocator:
             )
             if capturer is not None:
                 capturer.arm_capture(False)
-            freed, done = upto - done, upto
-            if self._charge_free is not None and freed:
-                self._charge_free(freed, order)
+            freed, done = freed + upto - done, upto
             if status == jit.BATCH_TRACE_FULL:
                 memory.flush_trace()
-            elif status == jit.BATCH_BAD_PAGE:
+                continue
+            if self._charge_free is not None and freed:
+                self._charge_free(freed, order)
+            freed = 0
+            if status == jit.BATCH_BAD_PAGE:
                 raise BadPage(f"pfn {int(pfns[upto]):#x} is not an allocated block of order {order}")
 
     def split_page(self, pfn: int, order: int) -> None:
