@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm.workbench import events_of, fill, fragment, grown, lru, run, take_large, unboosted, word
+from mm.workbench import SEC, events_of, fill, fragment, grown, lru, run, take_large, unboosted, word
 from mmfw import gfp
 from mmfw.jit import page as pg
 from mmfw.mm.trace import MmCompactionTryToCompactPages, MmVmscanDirectReclaimBegin
@@ -236,3 +236,30 @@ def test_a_truncated_file_frees_15_pages_at_a_time_last_first(mm):
     memory = mm.pgdat.memory
     order = pfns[14::-1] + pfns[29:14:-1] + pfns[39:29:-1]
     assert memory.list_pfns(memory.pcp_head(0, 1, pg.MOVABLE)).tolist()[:40] == order[::-1]
+
+
+# --- a mapping that is gone -------------------------------------------------------------------------------------------
+
+
+def test_a_killed_task_faults_no_more():
+    """The OOM killer takes the mapping away while its task waits for a page."""
+    mm = unboosted(start=True)
+
+    def body():
+        vma = mm.mmap_anonymous(30_000)
+        return vma.touch(0, 30_000), vma.nr_resident, len(mm.memory.vmas), vma.nr_page_tables
+
+    touched, resident, mappings, tables = run(mm, body, 20 * SEC)
+    assert (mappings, tables, resident) == (0, 0, 0)
+    assert touched < 30_000
+    assert mm.memory.nr_page_table_pages == 0
+
+
+def test_unmapping_what_the_oom_killer_took_is_no_crash():
+    mm = unboosted(start=True)
+    vma = mm.mmap_anonymous(100)
+    vma.touch(0, 100)
+    mm.sched.spawn(lambda: mm.oom._oom_kill_process(mm.sched.current, [vma]), name="x", daemon=True)
+    mm.sched.run(mm.sched.now + SEC)
+    assert vma.munmap() == 0
+    assert vma.touch(0, 100) == 0

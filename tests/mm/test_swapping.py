@@ -85,7 +85,7 @@ def test_nothing_is_lost_by_unmapping_in_any_state(mm):
         scan(mm, 10)  # under writeback now
         assert vma.nr_swapped == 40
         assert mm.lruvec.node_stat(pg.NS_WRITEBACK) == 10
-        assert vma.munmap() == 40
+        assert vma.munmap() == 30  # the device holds those that it writes
         assert mm.swap.get_nr_swap_pages() == SWAP
         mm.sched.sleep(SEC)
         mm.drain_all_pages()

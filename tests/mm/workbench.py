@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from mmfw import gfp
+from mmfw.jit import lru as jit_lru
 from mmfw.jit import page as pg
 from mmfw.mm.core import Mm
 from mmfw.testing import make_mm, recorded
@@ -106,6 +107,31 @@ def pin_all(mm: Mm) -> None:
     """Pin every page that is on the LRU, so that nothing can be moved or reclaimed."""
     for which in range(pg.NR_LRU_LISTS):
         set_word(mm, lru(mm, which), on=pg.PG_PINNED)
+
+
+def old_mapping(mm: Mm, n: int):
+    """A mapping of n pages that were not touched for long, oldest first at the inactive tail; it, and its pages."""
+    vma = mm.mmap_anonymous(n)
+    vma.touch(0, n)
+    memory = mm.pgdat.memory
+    pfns = [int(p) for p in vma.pfns()]
+    set_word(mm, pfns, off=pg.PTE_YOUNG)
+    to_tail(mm, reversed(pfns))
+    assert memory.list_pfns(memory.owner_head(pg.LRU_INACTIVE_ANON))[::-1][: len(pfns)].tolist() == pfns
+    return vma, pfns
+
+
+def to_tail(mm: Mm, pfns) -> None:
+    """Move folios to the tail of their lists, one after another."""
+    memory = mm.pgdat.memory
+    for pfn in pfns:
+        jit_lru.lru_del(memory.page, memory.pb, memory.S, int(pfn))
+        jit_lru.lru_add(memory.page, memory.pb, memory.S, int(pfn), True)
+
+
+def scan(mm: Mm, n: int, which: int = pg.LRU_INACTIVE_ANON, **changes) -> int:
+    """One batch of an inactive list, as kswapd scans it; pages reclaimed."""
+    return mm._vmscan.lru_scan._shrink_inactive_list(which, n, scan_control(**changes), kswapd=True)
 
 
 def lru(mm: Mm, which: int) -> list[int]:

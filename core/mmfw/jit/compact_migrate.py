@@ -52,8 +52,10 @@ from mmfw.jit.page import (
     PG_DIRTY,
     PG_LOCKED,
     PG_LRU,
+    PG_MAPPED,
     PG_PINNED,
     PG_SWAPBACKED,
+    PG_SWAPCACHE,
     PG_UNEVICTABLE,
     PG_WRITEBACK,
     S_EVENT,
@@ -176,10 +178,13 @@ def fast_find_migrateblock(page: Any, pb: Any, S: Any, cc: Any) -> int:
 
 @inline_njit
 def may_isolate(cc: Any, word: int) -> bool:
-    """Whether the scanner takes an LRU page with this word (the tests of ``isolate_migratepages_block()``)."""
-    anon = word & PG_SWAPBACKED != 0
-    refused = anon and word & PG_PINNED != 0
-    refused |= not anon and cc[CC_MAY_FS] == 0
+    """Whether the scanner takes an LRU page with this word (the tests of ``isolate_migratepages_block()``).
+
+    A page has a mapping if it belongs to a file, to shmem or to the swap cache. Of the others an extra reference shows.
+    """
+    mapping = word & (PG_SWAPBACKED | PG_SWAPCACHE | PG_MAPPED) != PG_SWAPBACKED | PG_MAPPED
+    refused = not mapping and word & PG_PINNED != 0
+    refused |= mapping and cc[CC_MAY_FS] == 0
     refused |= word & PG_UNEVICTABLE != 0 and cc[CC_UNEVICTABLE] == 0
     if cc[CC_MODE] != MODE_SYNC:
         refused |= word & PG_WRITEBACK != 0

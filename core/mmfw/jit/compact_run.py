@@ -60,6 +60,10 @@ from mmfw.jit.page import (
 
 #: `migrate_pages` ran out of pages to move to (-ENOMEM).
 MIGRATE_ENOMEM: Final = -1
+NR_MAX_MIGRATE_PAGES_RETRY: Final = 10
+#: In place of an isolated page: it was moved, or (less the page) it failed for good.
+_MOVED: Final = -1
+_GIVEN_UP: Final = -2
 
 
 @njit
@@ -81,8 +85,10 @@ def compaction_alloc(page: Any, pb: Any, S: Any, cpu: int, cc: Any) -> int:
 def migrate_pages(page: Any, pb: Any, S: Any, slots: Any, cpu: int, cc: Any, pages: Any) -> tuple[int, int]:
     """Move isolated pages, the last isolated first (``migrate_pages()`` with ``compaction_alloc()``).
 
-    A page that somebody has locked or pinned, or that is being written while the mode does not wait for that, stays
-    and goes back on the LRU. Waiting for a page lock is not modelled: nobody holds one over a sleep.
+    A page that somebody has locked or pinned is tried in ten passes, taking a page to move to and giving it back each
+    time; one that is being written fails at once, where the mode is not synchronous. What stays goes back on the LRU.
+    Not modelled: waiting for a page lock, which nobody holds over a sleep, and for writeback, for which a synchronous
+    mode waits from the fourth pass on; here such pages stay where they are.
 
     Returns
     -------
@@ -93,48 +99,72 @@ def migrate_pages(page: Any, pb: Any, S: Any, slots: Any, cpu: int, cc: Any, pag
     moved = 0
     failed = 0
     status = 0
-    kept = 0
-    i = total - 1
-    while i >= 0:
-        src = i64(pages[i])
-        word = i64(page[4 * src + WORD])
-        busy = word & (PG_LOCKED | PG_PINNED) != 0 or (word & PG_WRITEBACK != 0 and cc[CC_MODE] != MODE_SYNC)
-        dst = i64(-1)
-        if status == 0:
-            dst = compaction_alloc(page, pb, S, cpu, cc)
-            if dst < 0:
-                status = MIGRATE_ENOMEM
-                failed += 1
-        if dst >= 0 and busy:
-            list_add(page, owner_head(S, cc[CC_LIST]), dst)
-            cc[CC_NR_FREEPAGES] += 1
-            failed += 1
-            dst = i64(-1)
-        if dst < 0:
-            # compacted towards the end of the array: what stays is put back by the caller
-            kept += 1
-            pages[total - kept] = src
-        else:
-            slot = i64(page[4 * src + RMAP])
-            page[4 * dst + RMAP] = slot
-            page[4 * src + RMAP] = 0
-            if slot != 0:
-                slots[slot] = dst
-            page[4 * dst + WORD] |= word & KEEP_PG_FLAGS
-            page[4 * src + WORD] = T_ALLOC
-            lru_add(page, pb, S, dst, False)
-            free_pages_core(page, pb, S, cpu, src, i64(0))
-            moved += 1
-        i -= 1
-    for k in range(kept):
-        pages[k] = pages[total - kept + k]
-    cc[CC_NR_MIGRATEPAGES] = kept
+    again = total
+    tries = 0
+    while again and status == 0 and tries < NR_MAX_MIGRATE_PAGES_RETRY:
+        tries += 1
+        again = 0
+        i = total - 1
+        while i >= 0 and status == 0:
+            src = i64(pages[i])
+            if src >= 0:
+                dst = compaction_alloc(page, pb, S, cpu, cc)
+                word = i64(page[4 * src + WORD])
+                if dst < 0:
+                    status = MIGRATE_ENOMEM
+                    failed += 1
+                elif word & (PG_LOCKED | PG_PINNED | PG_WRITEBACK):
+                    list_add(page, owner_head(S, cc[CC_LIST]), dst)
+                    cc[CC_NR_FREEPAGES] += 1
+                    if word & PG_LOCKED or not word & PG_WRITEBACK or cc[CC_MODE] == MODE_SYNC:
+                        again += 1
+                    else:
+                        failed += 1
+                        pages[i] = _GIVEN_UP - src
+                else:
+                    slot = i64(page[4 * src + RMAP])
+                    page[4 * dst + RMAP] = slot
+                    page[4 * src + RMAP] = 0
+                    if slot != 0:
+                        slots[slot] = dst
+                    page[4 * dst + WORD] |= word & KEEP_PG_FLAGS
+                    page[4 * src + WORD] = T_ALLOC
+                    lru_add(page, pb, S, dst, False)
+                    free_pages_core(page, pb, S, cpu, src, i64(0))
+                    pages[i] = _MOVED
+                    moved += 1
+            i -= 1
+    failed += again
+    cc[CC_NR_MIGRATEPAGES] = keep_unmoved(pages, total)
     S[S_EVENT + ev.PGMIGRATE_SUCCESS] += moved
     S[S_EVENT + ev.PGMIGRATE_FAIL] += failed
     trace(S, TR_MIGRATEPAGES, moved, total - moved, 0, 0, 0)
     if status == 0:
         status = failed
     return moved, status
+
+
+@njit
+def keep_unmoved(pages: Any, total: int) -> int:
+    """Bring what was not moved to the front, what was given up on behind the rest; how many are left.
+
+    They go back on the LRU from the last to the first.
+    """
+    kept = 0
+    for i in range(total):
+        src = i64(pages[i])
+        if src == _MOVED:
+            continue
+        at = kept
+        while src >= 0 and at > 0 and pages[at - 1] < 0:
+            pages[at] = pages[at - 1]
+            at -= 1
+        pages[at] = src
+        kept += 1
+    for i in range(kept):
+        if pages[i] < 0:
+            pages[i] = _GIVEN_UP - pages[i]
+    return kept
 
 
 @njit

@@ -32,10 +32,12 @@ from mmfw.jit.page import (
     PB_LRU_SHIFT,
     PB_ORDER,
     PG_ACTIVE,
+    PG_COMPOUND,
     PG_DIRTY,
     PG_LAZYFREE,
     PG_LRU,
     PG_MAPPED,
+    PG_RECLAIM,
     PG_REFERENCED,
     PG_SWAPBACKED,
     PG_SWAPCACHE,
@@ -56,6 +58,7 @@ from mmfw.jit.page import (
     SLOT_EMPTY,
     SLOT_SHADOW,
     SLOT_WORKINGSET,
+    TYPE_MASK,
     WORD,
     Z_LRU,
     list_add,
@@ -281,7 +284,8 @@ def insert_folios(page: Any, pb: Any, S: Any, slots: Any, pfns: Any, at: Any, or
 def release_slots(page: Any, pb: Any, S: Any, slots: Any, cpu: int, at: Any, start: int) -> tuple[int, int]:
     """Empty slots in the order given; a page in one is taken off the LRU and freed (``release_pages()``).
 
-    A large folio is freed when its first slot is named; it must go whole.
+    A large folio is freed when its first slot is named; it must go whole. A page under writeback belongs to nobody from
+    here on, but its device holds it: `end_writeback` frees it.
 
     Returns
     -------
@@ -300,12 +304,14 @@ def release_slots(page: Any, pb: Any, S: Any, slots: Any, cpu: int, at: Any, sta
             word = i64(page[4 * was + WORD])
             if word & PG_LRU:
                 lru_del(page, pb, S, was)
-            account_folio(S, word, i64(-1))
+            account_folio(S, word & ~PG_WRITEBACK, i64(-1))
             page[4 * was + RMAP] = 0
             order = word & ORDER_MASK
             for k in range(1 << order):
                 slots[slot + k] = SLOT_EMPTY
-            if not free_pages_core(page, pb, S, cpu, was, order):
+            if word & PG_WRITEBACK:
+                page[4 * was + WORD] = word & (TYPE_MASK | ORDER_MASK | PG_COMPOUND | PG_WRITEBACK)
+            elif not free_pages_core(page, pb, S, cpu, was, order):
                 return BATCH_BAD_PAGE, i
         i += 1
     return BATCH_DONE, i
@@ -351,3 +357,17 @@ def rotate_reclaimable(page: Any, pb: Any, S: Any, pfn: int) -> None:
         lru_del(page, pb, S, pfn)
         lru_add(page, pb, S, pfn, True)
         S[S_EVENT + ev.PGROTATED] += 1 << (word & ORDER_MASK)
+
+
+@njit
+def end_writeback(page: Any, pb: Any, S: Any, cpu: int, pfns: Any) -> None:
+    """The device has written folios (``folio_end_writeback()``): those for reclaim go next, ownerless ones are freed."""
+    for i in range(pfns.shape[0]):
+        pfn = i64(pfns[i])
+        word = i64(page[4 * pfn + WORD])
+        page[4 * pfn + WORD] = word & ~(PG_WRITEBACK | PG_RECLAIM)
+        S[S_NODE_STAT + NS_WRITEBACK] -= 1 << (word & ORDER_MASK)
+        if page[4 * pfn + RMAP] == 0 and not word & PG_LRU:
+            free_pages_core(page, pb, S, cpu, pfn, word & ORDER_MASK)
+        elif word & PG_RECLAIM:
+            rotate_reclaimable(page, pb, S, pfn)

@@ -125,15 +125,9 @@ class Lruvec:
                 jit.lru_add(memory.page, memory.pb, memory.S, pfn + i, False)
 
     def end_writeback(self, pfns: Pfns) -> None:
-        """The device has written pages (``folio_end_writeback()``): those meant for reclaim go next."""
+        """The device has written pages (``folio_end_writeback()``): those for reclaim go next, ownerless ones now."""
         memory = self._memory
-        for pfn in pfns:
-            at = 4 * int(pfn) + pg.WORD
-            word = int(memory.page[at])
-            memory.page[at] = word & ~(pg.PG_WRITEBACK | pg.PG_RECLAIM)
-            memory.S[pg.S_NODE_STAT + pg.NS_WRITEBACK] -= 1 << (word & pg.ORDER_MASK)
-            if word & pg.PG_RECLAIM:
-                jit.rotate_reclaimable(memory.page, memory.pb, memory.S, int(pfn))
+        jit.end_writeback(memory.page, memory.pb, memory.S, self._context.cpu, pfns)
 
     def size(self, lru: int, highest_zoneidx: int = 4) -> int:
         """Pages on a list in zones up to an index (``lruvec_lru_size()``)."""

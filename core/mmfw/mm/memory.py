@@ -67,6 +67,7 @@ class Vma:
         self._thp_gfp = THP_MADVISED_GFP if madvised else THP_GFP
         self.base_slot = mm.rmap.register(self, nr_pages)
         self._page_tables: dict[int, int] = {}
+        self._dead = False
 
     def _words(self) -> NDArray[np.uint32]:
         return self._mm.rmap.part(self.base_slot, self.nr_pages)
@@ -107,7 +108,7 @@ class Vma:
         end = min(start + nr_pages, self.nr_pages)
         index = start
         while index < end:
-            if not self._pte_alloc(index):
+            if self._dead or mm.context.fatal_signal_pending or not self._pte_alloc(index):
                 break
             limit = min(end, (index // _PTRS_PER_PTE + 1) * _PTRS_PER_PTE, index + _FAULT_BATCH)
             words = self._words()[index:limit]
@@ -143,9 +144,9 @@ class Vma:
         pfn = self._mm.allocator.alloc_pages(PGTABLE_GFP, 0)
         if pfn < 0:
             return False
-        if table in self._page_tables:
+        if self._dead or table in self._page_tables:
             self._mm.allocator.free_pages(pfn, 0)
-            return True
+            return not self._dead
         self._page_tables[table] = pfn
         self._mm.nr_page_table_pages += 1
         return True
@@ -153,10 +154,16 @@ class Vma:
     def _fault(self, index: int, nr: int) -> int:
         mm = self._mm
         pfns = mm.allocator.alloc_pages_batch(ANON_GFP, 0, nr)
+        if self._dead:
+            mm.allocator.free_pages_batch(pfns, 0)
+            return 0
         n = len(pfns)
-        mm.lruvec.insert(
-            pfns, self.base_slot + np.arange(index, index + n, dtype=np.int64), flags=_ANON_FLAGS
-        )
+        slots = self.base_slot + np.arange(index, index + n, dtype=np.int64)
+        # Another task may have touched the same pages while this one waited for memory.
+        absent = self._words()[index : index + n] == pg.SLOT_EMPTY
+        if not absent.all():
+            mm.allocator.free_pages_batch(pfns[~absent], 0)
+        mm.lruvec.insert(pfns[absent], slots[absent], flags=_ANON_FLAGS)
         mm.vmstat.count(VmEvent.pgfault, n)
         mm.context.charge(n * (mm.costs.zero_page + mm.costs.page_fault), "page fault")
         return n
@@ -168,6 +175,9 @@ class Vma:
         if len(whole) < PAGEBLOCK_NR_PAGES or (whole != pg.SLOT_EMPTY).any():
             return False
         pfn = mm.allocator.alloc_pages(self._thp_gfp, PAGEBLOCK_ORDER)
+        if pfn >= 0 and self._dead:
+            mm.allocator.free_pages(pfn, PAGEBLOCK_ORDER)
+            return False
         if pfn < 0:
             mm.vmstat.count(VmEvent.thp_fault_fallback)
             return False
@@ -188,7 +198,7 @@ class Vma:
         pfns = mm.allocator.alloc_pages_batch(GFP_HIGHUSER_MOVABLE, 0, len(swapped))
         swapped = swapped[: len(pfns)]
         words = self._words()[swapped]
-        still = (words >= pg.SLOT_SHADOW) & (words != pg.SLOT_EMPTY)
+        still = (words >= pg.SLOT_SHADOW) & (words != pg.SLOT_EMPTY) & (not self._dead)
         mm.allocator.free_pages_batch(pfns[~still], 0)
         swapped, pfns = swapped[still], pfns[still]
         if len(swapped) == 0:
@@ -232,8 +242,14 @@ class Vma:
         ]
 
     def munmap(self) -> int:
-        """Drop the mapping and its page tables (``unmap_region()``); pages freed, tables not counted."""
+        """Drop the mapping and its page tables (``unmap_region()``); pages freed, tables not counted.
+
+        Nothing is left to drop of one that the OOM killer has taken.
+        """
         mm = self._mm
+        if self._dead:
+            return 0
+        self._dead = True
         words = self._words()
         swapped = self.nr_swapped
         present = np.flatnonzero(words < pg.SLOT_SHADOW)

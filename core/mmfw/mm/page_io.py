@@ -70,8 +70,8 @@ class PageIo:
         self._vmstat.count(VmEvent.pgpgout if file else VmEvent.pswpout, nr_pages * (4 if file else 1))
 
     def _written(self, pfns: Pfns, nr_pages: int) -> None:
-        still = pfns[(self._memory.page[4 * pfns + pg.WORD] & pg.PG_WRITEBACK) != 0]
-        self._lruvec.end_writeback(still)
+        # Until now none of these has moved or got another owner: writeback holds a page.
+        self._lruvec.end_writeback(pfns)
         self._memory.S[pg.S_NODE_STAT + pg.NS_WRITTEN] += nr_pages
         self._dirty_wait.wake_up()
 
