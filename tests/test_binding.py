@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import textwrap
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -18,10 +20,13 @@ from mmfw.types import (
     DEFAULT_SEEKS,
     SHRINK_EMPTY,
     SHRINK_STOP,
+    CompactControl,
     KswapdWake,
+    MigrateMode,
     ReclaimContext,
     Reclaimer,
     ScanControl,
+    ScanPhase,
     ShrinkControl,
     WakePlan,
     WakeReason,
@@ -70,6 +75,29 @@ def test_none_leaves_the_decision_to_mainline(load_source: Load) -> None:
     ops = bind_mm_ops(load_source(elide=policy("return False if reclaim_context.order > 3 else None")))
     assert [ops.should_shrink_slab(context(order)) for order in (0, 3, 4, 9)] == [True, True, False, False]
     assert ops.plan_wakeup is mainline.mmfw_plan_wakeup
+
+
+def test_shrinkers_scan_for_compaction_only_where_a_policy_asks(load_source: Load) -> None:
+    assert bind_mm_ops(load([])).plan_compaction_scan is None
+    source = """
+        from mmfw import CompactionScan
+        MMFW_PLUGIN = PluginInfo("asks", (1, 0), kind="policy")
+
+        @hookimpl
+        def mmfw_plan_compaction_scan(cc, phase):
+            if cc.order < 9:
+                return None
+            return CompactionScan.of(cc, phase, opportunistic=False)
+        """
+    plan = bind_mm_ops(load_source(asks=textwrap.dedent(source))).plan_compaction_scan
+    assert plan is not None
+    zone: Any = SimpleNamespace(zone_start_pfn=4096, spanned_pages=512, node=0)
+    cc = CompactControl(zone, 9, gfp.GFP_KERNEL, 0, 0, 2, MigrateMode.ASYNC)
+    scan = plan(cc, ScanPhase.FINISH)
+    assert scan is not None
+    assert (scan.order, scan.pfn_lo, scan.pfn_hi, scan.nr_to_free) == (9, 4096, 4608, 512)
+    assert (scan.opportunistic, scan.phase, scan.mode) == (False, ScanPhase.FINISH, MigrateMode.ASYNC)
+    assert plan(dataclasses.replace(cc, order=4), ScanPhase.FINISH) is None
 
 
 @pytest.mark.parametrize("arguments", ["wake", "wake, pgdat", "pgdat, wake"])

@@ -22,7 +22,7 @@ def test_the_figures_that_have_a_published_source():
 def test_tcg_splits_the_captured_switch_to_kswapd():
     tcg = costs.profile("tcg")
     assert tcg.kswapd_wake + tcg.context_switch == 13_000
-    assert tcg.copy_page == costs.profile("default").copy_page
+    assert tcg.bind_bo == costs.profile("default").bind_bo
 
 
 @pytest.mark.parametrize("name", costs.profile_names())

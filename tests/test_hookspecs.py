@@ -47,6 +47,7 @@ def test_hooks_of_this_stage() -> None:
         "mmfw_register_metrics",
         "mmfw_plan_wakeup",
         "mmfw_should_shrink_slab",
+        "mmfw_plan_compaction_scan",
         "mmfw_module_exit",
     ]
 

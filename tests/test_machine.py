@@ -46,12 +46,15 @@ def test_the_ram_size_model_meets_the_captures(size: str) -> None:
         pagesets = real.pagesets or ()
         assert len(zone.pcp) == len(pagesets) == cpus
         for pcp, threshold, pageset in zip(zone.pcp, zone.stat_threshold, pagesets, strict=True):
-            assert (pcp.high, pcp.batch, pcp.count) == (pageset.high, pageset.batch, 0)
+            assert (pcp.high, pcp.batch) == (pageset.high, pageset.batch)
             assert threshold == pageset.stat_threshold
+        # What boot gave back late is still on the first CPU's list, where that is long enough for it.
+        if zone.name == "DMA32" and pagesets[0].high > 2571 and size not in ("4G-smp4", "16G"):
+            assert abs(zone.pcp[0].count - pagesets[0].count) <= 142
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_boot_allocated_pages_are_within_40_of_the_captures(size: str) -> None:
+def test_boot_allocates_as_many_pages_as_in_the_captures(size: str) -> None:
     ram, cpus = by_ram(size)
     used = sum(
         z.managed - z.page_value("free") - sum(p.count for p in z.pagesets or ())
@@ -59,7 +62,8 @@ def test_boot_allocated_pages_are_within_40_of_the_captures(size: str) -> None:
     )
     pages = parse_ram_size(ram)
     assert pages is not None
-    assert abs(boot_allocated_pages(pages, cpus) - used) <= 40
+    # The one capture with more CPUs than one is a page off 346 pages a CPU.
+    assert boot_allocated_pages(pages, cpus) - used == (1 if cpus > 1 else 0)
 
 
 @pytest.mark.parametrize("spec", [*PRESETS, "128M", "3G", "3100M", "96G", "1TiB"])
@@ -68,7 +72,8 @@ def test_a_machine_from_ram_is_a_valid_state(spec: str) -> None:
     state = machine.node_state()
     pages = parse_ram_size(spec)
     assert pages is not None
-    assert sum(zone.vm_free for zone in state.zones) == machine.managed_pages - boot_allocated_pages(pages, 2)
+    free = sum(zone.vm_free + sum(pcp.count for pcp in zone.pcp) for zone in state.zones)
+    assert free == machine.managed_pages - boot_allocated_pages(pages, 2)
     assert machine.zones[-1].start_pfn + machine.zones[-1].spanned == state.end_pfn
     assert machine.min_free_kbytes == state.min_free_kbytes
     if pages <= 16 << 18:
@@ -86,13 +91,25 @@ def test_boot_claims_pageblocks_as_the_captured_kernels_did(size: str) -> None:
     real = parse_buddyinfo((DATA / size / "buddyinfo").read_text())
     types = parse_pagetypeinfo((DATA / size / "pagetypeinfo").read_text())
     for zone, free, blocks in zip(state.zones, real.rows, types.nodes[0].blocks, strict=True):
-        # Late frees still lie on per-CPU lists and the blocks that memblock kept at the top are few.
-        assert abs(int(zone.nr_free[10]) - free.nr_free[10]) <= 5
+        assert abs(int(zone.nr_free[10]) - free.nr_free[10]) <= 1
         counted = np.bincount(zone.pageblock_mt, minlength=MIGRATE_TYPES)
         assert counted[2] == blocks.counts[2]
-        if size in ("256M", "512M"):
-            assert abs(int(counted[0]) - blocks.counts[0]) <= 4
-        assert int(zone.pageblock_lru[:, 1].sum()) == (921 if zone is state.zones[-1] else 0)
+        # The blocks that memblock kept at the top are Unmovable in the captures and have no free page.
+        assert counted[0] <= blocks.counts[0]
+        # The initramfs, less what of it lies among memblock's pages.
+        assert 560 <= int(zone.pageblock_lru[:, 1].sum()) <= 839 or zone is not state.zones[-1]
+
+
+@pytest.mark.parametrize(("size", "error"), [("256M", 40), ("512M", 20), ("1G", 10), ("2G", 150)])
+def test_boot_leaves_as_many_pages_free_by_type_as_in_the_captures(size: str, error: int) -> None:
+    zone = machine_from_ram(size).node_state().zones[-1]
+    types = parse_pagetypeinfo((DATA / size / "pagetypeinfo").read_text()).nodes[0]
+    for row in types.free:
+        if row.zone == zone.name and row.migratetype in ("Unmovable", "Movable", "Reclaimable"):
+            mt = types.migratetypes.index(row.migratetype)
+            real = sum(n << order for order, n in enumerate(row.counts))
+            ours = sum(len(lists[mt]) << order for order, lists in enumerate(zone.free_lists))
+            assert abs(ours - real) <= (0 if row.migratetype == "Reclaimable" else error), row
 
 
 def test_ram_above_the_pci_hole_starts_at_4_gib() -> None:

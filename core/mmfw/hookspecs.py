@@ -338,8 +338,8 @@ def mmfw_plan_compaction_scan(cc: CompactControl, phase: ScanPhase) -> Compactio
     """Decide whether ``compact_zone()`` asks the shrinkers for memory, and for what.
 
     Stands for: nothing in 6.1; the call sites in mm/compaction.c compact_zone() that were proposed in review.
-    Answers: a `CompactionScan`, with which every shrinker's ``compaction_scan`` is called; None = ask none here,
-    unless another policy does. Mainline never asks.
+    Answers: a `CompactionScan`, with which every shrinker's ``compaction_scan`` is called; None = not mine, ask the next.
+    Mainline answers None too: no shrinker is called.
     Context: kcompactd or direct compaction (PF_MEMALLOC); may not sleep, allocate or reclaim. What the shrinkers free
     is drained from this CPU's lists, and direct compaction may capture a block of its order from it.
     Called: ENTRY before the suitability test of each zone, PAGEBLOCK before each pageblock that is scanned, FINISH

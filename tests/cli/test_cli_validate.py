@@ -81,9 +81,10 @@ def test_difference_is_spelt_out_and_status_1(validate: Validate, wrong: Path) -
     status, out, err = validate(wrong)
     lines = out.splitlines()
     assert (status, err) == (1, "")
-    assert lines[-2].startswith(
+    assert lines[-3].startswith(
         "differs: shrink/512M-v2 delta: real 249 simulated 250 (shrinker=seek0 priority=12 figure=start line="
     )
+    assert lines[-2] == "figures: 2609 of 2610 within, 2610 must"
     assert lines[-1] == "FAILED: 2609 of 2610 figures agree, 2610 must"
     status, out, _ = validate(wrong, "--format=json")
     assert (status, json.loads(out)["summary"]["passed"]) == (1, False)
@@ -92,34 +93,71 @@ def test_difference_is_spelt_out_and_status_1(validate: Validate, wrong: Path) -
 def test_folder_of_captures_stands_for_them_all(validate: Validate) -> None:
     status, out, _ = validate(DATA / "shrink")
     assert status == 0
-    assert {line.split()[0] for line in out.splitlines()[1:-1]} == {
+    assert {line.split()[0] for line in out.splitlines()[1:-2]} == {
         "shrink/256M-v1", "shrink/256M-v3", "shrink/512M-v2",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["compact", "gpu", "lru"])
-def test_known_kind_without_a_comparison_is_refused(validate: Validate, kind: str, tmp_path: Path) -> None:
-    (tmp_path / "capture.json").write_text(json.dumps({"kind": kind, "name": "x"}))
-    message = f"a capture of kind {kind!r} is not yet supported by this version; static and shrink are"
-    assert validate(SHRINK, tmp_path) == (2, "", f"mmfw: {tmp_path}: {message}\n")
+def test_a_capture_whose_load_is_not_described_is_refused(
+    validate: Validate, kind: str, tmp_path: Path
+) -> None:
+    about = tmp_path / "capture.json"
+    about.write_text(json.dumps({"kind": kind, "name": "x"}))
+    assert validate(SHRINK, tmp_path) == (2, "", f"mmfw: {about}: the record: has no key 'mem'\n")
 
 
 @pytest.mark.parametrize(
-    ("files", "kind"),
+    ("kind", "variant", "known"),
     [
-        (("gpu.trace.gz",), "gpu"),
-        (("lru.trace.gz",), "lru"),
-        (("KERNEL.trace.gz", "KERNEL.before.txt"), "compact"),
+        ("compact", "z9", "uN"),
+        ("compact", "u0", "uN"),
+        ("gpu", "frog16", "fragN"),
+        ("lru", "r9", "r1 and r2"),
+    ],
+)
+def test_an_unknown_variant_is_refused_with_the_known_ones(
+    validate: Validate, kind: str, variant: str, known: str, tmp_path: Path
+) -> None:
+    about = {"kind": kind, "name": "x", "mem": "256M", "variant": variant, "order": 9, "requests": 1}
+    (tmp_path / "capture.json").write_text(json.dumps(about))
+    trace = {"compact": "KERNEL", "gpu": "gpu", "lru": "lru"}[kind]
+    for file in ("KERNEL.before.txt", "KERNEL.after.txt", "before.txt", "mid.txt", "after.txt"):
+        (tmp_path / file).write_text("== vmstat\nnr_free_pages 1\n")
+    end = (
+        "init-1       [000] .....     1.000000: gpu_snap: probe: gpu_snap end step=1 evict=0 got9=0 fail9=0\n"
+    )
+    (tmp_path / f"{trace}.trace.gz").write_bytes(gzip.compress(f"            {end}".encode(), mtime=0))
+    status, out, err = validate(tmp_path)
+    assert (status, out) == (2, "")
+    assert f"variant {variant!r}" in err
+    assert known in err
+    assert str(tmp_path) in err
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        (("gpu.trace.gz",), "gpu.trace.gz: has no 'gpu_snap end' line: the loop did not end"),
+        (("lru.trace.gz",), "before.txt: is missing; a capture has snapshots of /proc before and after"),
+        (("KERNEL.trace.gz", "KERNEL.before.txt"), "KERNEL.before.txt: has no section '== vmstat'"),
     ],
 )
 def test_kind_is_told_by_the_files_without_capture_json(
-    validate: Validate, files: tuple[str, ...], kind: str, tmp_path: Path
+    validate: Validate, files: tuple[str, ...], missing: str, tmp_path: Path
 ) -> None:
     for file in files:
         (tmp_path / file).touch()
-    status, _, err = validate(tmp_path)
-    assert status == 2
-    assert f"a capture of kind {kind!r} is not yet supported" in err
+    assert validate(tmp_path) == (2, "", f"mmfw: {tmp_path}/{missing}\n")
+
+
+def test_files_beside_captures_are_passed_over(validate: Validate, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.json"
+    summary.touch()
+    status, _, err = validate(SHRINK, summary)
+    assert (status, err) == (0, f"mmfw: {summary}: is a file, not a capture; passed over\n")
+    status, _, err = validate(summary)
+    assert (status, err) == (2, f"mmfw: {summary}: is a file; a capture is a folder with capture.json\n")
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,7 @@ def _zone_map(
         start = base + index * PAGEBLOCK_NR_PAGES
         if at < start:
             ranges[MigrateType.MOVABLE].append((at, start))
-        at = start + PAGEBLOCK_NR_PAGES
+        at = min(start + PAGEBLOCK_NR_PAGES, end)
         free = start + taken[index]
         if free < at:
             ranges[kinds.get(index, MigrateType.MOVABLE)].append((free, at))

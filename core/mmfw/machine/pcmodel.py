@@ -92,9 +92,10 @@ def _hash_table_pages(npages: int, scale: int) -> int:
 def dma_pool_pages(ram_pages: int) -> int:
     """Pages that the atomic DMA pool takes of zone DMA, and of DMA32 if that is not the highest zone.
 
-    128 KiB for each GiB of RAM, at least that (``dma_atomic_pool_init()``, kernel/dma/pool.c).
+    128 KiB for each GiB of RAM, at least that, at most a block of order 10 (``dma_atomic_pool_init()``,
+    kernel/dma/pool.c).
     """
-    return max(DMA_PAGES, 1 << (ram_pages >> 13).bit_length() - 1 if ram_pages >> 13 else 0)
+    return min(max(DMA_PAGES, 1 << max((ram_pages >> 13).bit_length() - 1, 0)), 1 << 10)
 
 
 def boot_zone_pages(ram_pages: int, nr_cpus: int) -> int:
@@ -108,8 +109,15 @@ def boot_zone_pages(ram_pages: int, nr_cpus: int) -> int:
 
 def boot_allocated_pages(ram_pages: int, nr_cpus: int) -> int:
     """Managed pages in use on an idle system right after boot: what a machine from a RAM size lacks."""
-    pools = 2 if ram_pages > _LOW_RAM_MAX else 1
-    return boot_zone_pages(ram_pages, nr_cpus) + pools * dma_pool_pages(ram_pages)
+    boot = boot_zone_pages(ram_pages, nr_cpus)
+    normal = sum(span.managed for span in pc_zones(ram_pages, nr_cpus) if span.zone == ZoneType.NORMAL)
+    pools = 2 if _serves_boot(normal, boot) else 1
+    return boot + pools * dma_pool_pages(ram_pages)
+
+
+def _serves_boot(managed_pages: int, boot_pages: int) -> bool:
+    """Whether a zone is large enough to hold what boot allocates: the highest such zone does."""
+    return boot_pages <= managed_pages // 2
 
 
 def pc_zones(ram_pages: int, nr_cpus: int) -> tuple[ZoneSpan, ...]:
@@ -200,7 +208,7 @@ class PcModel:
             if span.zone == ZoneType.DMA:
                 taken = pool
                 zone_map = booted_dma_zone(span, start, pool)
-            elif absent and absent <= span.managed // 2:
+            elif absent and _serves_boot(span.managed, absent):
                 taken, absent = absent, 0
                 booted = booted_zone(span, taken, sizes.zones[span.zone].pageset_high)
                 zone_map, lru, unmovable = booted.zone_map, booted.lru, booted.pcp_unmovable

@@ -27,9 +27,10 @@ def read_vmstat(path: Path) -> dict[str, int]:
         raise InputError("is missing; a capture has snapshots of /proc before and after", file=str(path))
     text = read_text(path)
     marks = list(_SECTION.finditer(text))
-    for mark, after in zip(marks, [*marks[1:], None], strict=True):
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    for mark, end in zip(marks, ends, strict=False):
         if mark[1] == "vmstat":
-            body = text[mark.end() + 1 : after.start() if after else len(text)]
+            body = text[mark.end() + 1 : end]
             line = text.count("\n", 0, mark.end() + 1) + 1
             return parse_vmstat(body, str(path), line).as_dict()
     raise InputError("has no section '== vmstat'", file=str(path))

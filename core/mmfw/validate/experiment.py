@@ -211,6 +211,9 @@ def run_experiment(spec: CaptureSpec) -> dict[str, Figures]:
     rebuild = find_rebuild(spec.kind)
     mm = build_mm(spec)
     meter = Meter(mm)
-    with mm.sched:
-        rebuild(mm, spec, meter)
+    try:
+        with mm.sched:
+            rebuild(mm, spec, meter)
+    except InputError as fault:
+        raise fault if fault.file else InputError(str(fault), file=str(spec.path)) from None
     return meter.parts
