@@ -204,7 +204,7 @@ def inactive_anon(mm, n):
     memory = mm.pgdat.memory
     for pfn in reversed(pfns):
         jit.lru_del(memory.page, memory.pb, memory.S, pfn)
-        jit.lru_add(memory.page, memory.pb, memory.S, pfn, True)
+        jit.lru_add(memory.page, memory.pb, memory.S, pfn, jit.TO_TAIL)
     return vma, pfns
 
 

@@ -30,7 +30,7 @@ def mapping(mm, n):
     set_word(mm, pfns, off=pg.PTE_YOUNG)
     for pfn in reversed(pfns):
         jit.lru_del(memory.page, memory.pb, memory.S, pfn)
-        jit.lru_add(memory.page, memory.pb, memory.S, pfn, True)
+        jit.lru_add(memory.page, memory.pb, memory.S, pfn, jit.TO_TAIL)
     return vma
 
 
@@ -165,7 +165,7 @@ def test_kswapd_ages_active_anonymous_pages_only_if_there_is_swap(mm):
         for pfn in vma.pfns():
             jit.lru_del(memory.page, memory.pb, memory.S, int(pfn))
             set_word(mm, pfn, on=pg.PG_ACTIVE)
-            jit.lru_add(memory.page, memory.pb, memory.S, int(pfn), False)
+            jit.lru_add(memory.page, memory.pb, memory.S, int(pfn), jit.TO_HEAD)
         before = mm.vmstat.as_dict()
         balancer = mm.kswapd._balancer
         # The initramfs is inactive: 921 of it is more than 400 active pages.
@@ -175,7 +175,7 @@ def test_kswapd_ages_active_anonymous_pages_only_if_there_is_swap(mm):
         for pfn in lru(mm, pg.LRU_INACTIVE_ANON)[:700]:
             jit.lru_del(memory.page, memory.pb, memory.S, pfn)
             set_word(mm, pfn, on=pg.PG_ACTIVE)
-            jit.lru_add(memory.page, memory.pb, memory.S, pfn, False)
+            jit.lru_add(memory.page, memory.pb, memory.S, pfn, jit.TO_HEAD)
         balancer._kswapd_age_node(scan_control())
         assert grown(mm, before)["pgrefill"] == 32
         mm.pgdat.memory.total_swap_pages = 0

@@ -126,7 +126,7 @@ def to_tail(mm: Mm, pfns) -> None:
     memory = mm.pgdat.memory
     for pfn in pfns:
         jit_lru.lru_del(memory.page, memory.pb, memory.S, int(pfn))
-        jit_lru.lru_add(memory.page, memory.pb, memory.S, int(pfn), True)
+        jit_lru.lru_add(memory.page, memory.pb, memory.S, int(pfn), jit_lru.TO_TAIL)
 
 
 def scan(mm: Mm, n: int, which: int = pg.LRU_INACTIVE_ANON, **changes) -> int:

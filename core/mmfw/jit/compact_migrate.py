@@ -42,7 +42,7 @@ from mmfw.jit.compact_control import (
     pageblock_in_zone,
     set_skip,
 )
-from mmfw.jit.lru import lru_add, lru_del
+from mmfw.jit.lru import TO_HEAD, lru_add, lru_del
 from mmfw.jit.page import (
     MOVABLE,
     ORDER_MASK,
@@ -197,7 +197,7 @@ def putback_pages(page: Any, pb: Any, S: Any, cc: Any, pages: Any) -> None:
     """Put pages that were isolated and not moved back on the LRU (``putback_movable_pages()``)."""
     i = cc[CC_NR_MIGRATEPAGES] - 1
     while i >= 0:
-        lru_add(page, pb, S, i64(pages[i]), False)
+        lru_add(page, pb, S, i64(pages[i]), TO_HEAD)
         i -= 1
     cc[CC_NR_MIGRATEPAGES] = 0
 

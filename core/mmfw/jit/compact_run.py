@@ -19,7 +19,7 @@ from mmfw.jit.compact_control import (
     MODE_SYNC,
 )
 from mmfw.jit.compact_free import isolate_freepages
-from mmfw.jit.lru import KEEP_PG_FLAGS, lru_add
+from mmfw.jit.lru import KEEP_PG_FLAGS, TO_HEAD, lru_add
 from mmfw.jit.page import (
     MOVABLE,
     NR_ORDERS,
@@ -129,7 +129,7 @@ def migrate_pages(page: Any, pb: Any, S: Any, slots: Any, cpu: int, cc: Any, pag
                         slots[slot] = dst
                     page[4 * dst + WORD] |= word & KEEP_PG_FLAGS
                     page[4 * src + WORD] = T_ALLOC
-                    lru_add(page, pb, S, dst, False)
+                    lru_add(page, pb, S, dst, TO_HEAD)
                     free_pages_core(page, pb, S, cpu, src, i64(0))
                     pages[i] = _MOVED
                     moved += 1
@@ -204,7 +204,7 @@ def release_freepages(page: Any, pb: Any, S: Any, cpu: int, cc: Any) -> None:
 
 @njit
 def reset_isolation_pfn(
-    page: Any, pb: Any, S: Any, row: int, pfn: int, check_source: bool, check_target: bool
+    page: Any, pb: Any, S: Any, row: int, pfn: int, check_source: int, check_target: int
 ) -> bool:
     """Clear a block's skip bit if a sample of it promises something (``__reset_isolation_pfn()``)."""
     z = zone_offset(row)
@@ -242,17 +242,17 @@ def reset_isolation_suitable(page: Any, pb: Any, S: Any, row: int) -> None:
     free = S[z + Z_END] - 1
     reset_migrate = free
     reset_free = migrate
-    source_set = False
-    free_set = False
+    source_set = i64(0)
+    free_set = i64(0)
     while migrate < free:
-        if reset_isolation_pfn(page, pb, S, row, migrate, True, source_set) and migrate < reset_migrate:
-            source_set = True
+        if reset_isolation_pfn(page, pb, S, row, migrate, i64(1), source_set) and migrate < reset_migrate:
+            source_set = i64(1)
             reset_migrate = migrate
             S[z + Z_INIT_MIGRATE] = migrate
             S[z + Z_CACHED_MIGRATE] = migrate
             S[z + Z_CACHED_MIGRATE + 1] = migrate
-        if reset_isolation_pfn(page, pb, S, row, free, free_set, True) and free > reset_free:
-            free_set = True
+        if reset_isolation_pfn(page, pb, S, row, free, free_set, i64(1)) and free > reset_free:
+            free_set = i64(1)
             reset_free = free
             S[z + Z_INIT_FREE] = free
             S[z + Z_CACHED_FREE] = free

@@ -6,7 +6,7 @@ gathers up to 15 in a per-CPU batch first, so at most 14 pages a CPU are not yet
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from mmfw.jit import events as ev
 from mmfw.jit import i64, inline_njit, njit
@@ -74,6 +74,9 @@ KEEP_PG_FLAGS = 0xFFFFF800
 XA_CHUNK_SIZE = 64
 #: In place of a node's object: there is no node.
 XA_NONE = -2
+#: Where `lru_add` puts a folio; typed, for a literal would compile it once more.
+TO_HEAD: Final = i64(0)
+TO_TAIL: Final = i64(1)
 
 
 @inline_njit
@@ -89,7 +92,7 @@ def lru_of(word: int) -> int:
 
 
 @njit
-def lru_add(page: Any, pb: Any, S: Any, pfn: int, tail: bool) -> None:
+def lru_add(page: Any, pb: Any, S: Any, pfn: int, tail: int) -> None:
     """Put a folio on the list its flags call for (``lruvec_add_folio()``, ``lruvec_add_folio_tail()``)."""
     word = i64(page[4 * pfn + WORD])
     lru = lru_of(word)
@@ -277,7 +280,7 @@ def insert_folios(page: Any, pb: Any, S: Any, slots: Any, pfns: Any, at: Any, or
         for k in range(1 << order):
             slots[slot + k] = pfn + k
         account_folio(S, word, i64(1))
-        lru_add(page, pb, S, pfn, False)
+        lru_add(page, pb, S, pfn, TO_HEAD)
 
 
 @njit
@@ -331,7 +334,7 @@ def mark_accessed(page: Any, pb: Any, S: Any, slots: Any, at: Any) -> None:
             n = 1 << (word & ORDER_MASK)
             lru_del(page, pb, S, pfn)
             page[4 * pfn + WORD] = (i64(page[4 * pfn + WORD]) | PG_ACTIVE) & ~PG_REFERENCED
-            lru_add(page, pb, S, pfn, False)
+            lru_add(page, pb, S, pfn, TO_HEAD)
             S[S_EVENT + ev.PGACTIVATE] += n
             S[S_NONRESIDENT_AGE] += n
 
@@ -355,7 +358,7 @@ def rotate_reclaimable(page: Any, pb: Any, S: Any, pfn: int) -> None:
     word = i64(page[4 * pfn + WORD])
     if word & PG_LRU and not word & (PG_ACTIVE | PG_UNEVICTABLE | PG_DIRTY):
         lru_del(page, pb, S, pfn)
-        lru_add(page, pb, S, pfn, True)
+        lru_add(page, pb, S, pfn, TO_TAIL)
         S[S_EVENT + ev.PGROTATED] += 1 << (word & ORDER_MASK)
 
 

@@ -12,6 +12,7 @@ from mmfw.jit import events as ev
 from mmfw.jit import i64, inline_njit, njit
 from mmfw.jit.alloc import free_pages_core, row_of
 from mmfw.jit.lru import (
+    TO_HEAD,
     account_folio,
     count_shadow_node,
     lru_add,
@@ -205,7 +206,7 @@ def shrink_folio_list(
         n = 1 << (word & ORDER_MASK)
         file = not word & PG_SWAPBACKED
         if word & PG_LOCKED:
-            lru_add(page, pb, S, pfn, False)
+            lru_add(page, pb, S, pfn, TO_HEAD)
             continue
         out[R_NR_SCANNED] += n
         activate = False
@@ -289,7 +290,7 @@ def shrink_folio_list(
                 page[4 * pfn + WORD] |= PG_ACTIVE
                 out[R_ACTIVATE_FILE if file else R_ACTIVATE_ANON] += n
                 S[S_EVENT + ev.PGACTIVATE] += n
-            lru_add(page, pb, S, pfn, False)
+            lru_add(page, pb, S, pfn, TO_HEAD)
     while freed > 0:
         freed -= 1
         pfn = i64(batch[freed])
@@ -354,10 +355,10 @@ def shrink_active_list(
                 page[4 * pfn + WORD] = word & ~PTE_YOUNG
                 out[R_ACTIVATE_FILE] += n
                 out[R_REF_KEEP] += n
-                lru_add(page, pb, S, pfn, False)
+                lru_add(page, pb, S, pfn, TO_HEAD)
                 batch[i] = -1 - pfn
             elif again == 1:
                 page[4 * pfn + WORD] = (word & ~(PTE_YOUNG | PG_ACTIVE)) | PG_WORKINGSET
                 out[R_RECLAIMED] += n
-                lru_add(page, pb, S, pfn, False)
+                lru_add(page, pb, S, pfn, TO_HEAD)
     S[S_EVENT + ev.PGDEACTIVATE] += out[R_RECLAIMED]

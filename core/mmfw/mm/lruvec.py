@@ -122,7 +122,7 @@ class Lruvec:
             memory.page[4 * (pfn + i) + pg.WORD] |= flags
             memory.page[4 * (pfn + i) + pg.RMAP] = slot + i
             if on_lru:
-                jit.lru_add(memory.page, memory.pb, memory.S, pfn + i, False)
+                jit.lru_add(memory.page, memory.pb, memory.S, pfn + i, jit.TO_HEAD)
 
     def end_writeback(self, pfns: Pfns) -> None:
         """The device has written pages (``folio_end_writeback()``): those for reclaim go next, ownerless ones now."""
