@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 
 from mm.workbench import MSEC, SEC, events_of, fragment, pin_all, take_large, unboosted
+from mmfw import gfp
 from mmfw.jit import page as pg
 from mmfw.mm.fragmentation import fragmentation_score_node, fragmentation_score_wmark
-from mmfw.mm.kcompactd import timer_wheel_delay
 from mmfw.mm.trace import (
+    CompactRetry,
     MmCompactionBegin,
+    MmCompactionEnd,
     MmCompactionFinished,
     MmCompactionKcompactdSleep,
     MmCompactionKcompactdWake,
     MmCompactionSuitable,
     MmCompactionWakeupKcompactd,
 )
+from mmfw.sched import timer_wheel_delay
 from mmfw.types import CompactResult
 
 TICK = 4 * MSEC
@@ -57,6 +60,10 @@ def test_an_idle_kcompactd_looks_every_512_ms():
         (3 * MSEC, 25 * TICK, 26 * TICK - 3 * MSEC),
         (0, 125 * TICK, 128 * TICK),
         (4 * TICK, 125 * TICK, 132 * TICK),
+        (0, 62 * TICK, 63 * TICK),
+        (1 * TICK, 63 * TICK, 71 * TICK),
+        (0, 503 * TICK, 504 * TICK),
+        (0, 504 * TICK, 512 * TICK),
         (0, 8000 * TICK, 8192 * TICK),
     ],
 )
@@ -203,3 +210,21 @@ def test_while_kswapd_runs_there_is_no_proactive_compaction(fragmented):
     assert fragmented.compaction.should_proactive_compact_node()
     fragmented.compaction.kswapd_is_running = lambda: True
     assert not fragmented.compaction.should_proactive_compact_node()
+
+
+def test_a_dying_task_gives_up_compaction_and_does_not_retry(fragmented):
+    """``fatal_signal_pending()`` in compact_finished, try_to_compact_pages and should_compact_retry."""
+    mm = fragmented
+    ends = events_of(mm, MmCompactionEnd)
+    retries = events_of(mm, CompactRetry)
+    got = []
+
+    def body():
+        mm.sched.send_sigkill(mm.sched.current)
+        got.append(mm.alloc_pages(gfp.GFP_KERNEL & ~gfp.KSWAPD_RECLAIM | gfp.NOWARN | gfp.RETRY_MAYFAIL, 9))
+
+    mm.sched.spawn(body, name="dying", daemon=True)
+    mm.sched.run(mm.sched.now + 10 * MSEC)
+    assert len(got) == 1
+    assert {CompactResult(e.status) for e in ends} == {CompactResult.CONTENDED}
+    assert retries == []

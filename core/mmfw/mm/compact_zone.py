@@ -220,6 +220,8 @@ class CompactRun:
             iteration_start = int(cc[cct.CC_MIGRATE_PFN])
             cc[cct.CC_RESCAN] = last_migrated >> pg.PB_ORDER == iteration_start >> pg.PB_ORDER
             self._context.might_sleep()
+            if self._context.fatal_signal_pending:
+                return CompactResult.CONTENDED
             found = jit_migrate.isolate_migratepages(memory.page, memory.pb, S, cc, pages, False)
             while found == jit_migrate.ISOLATE_AGAIN:
                 self._charge()

@@ -222,7 +222,9 @@ class Compaction:
                 met = status in (CompactResult.COMPLETE, CompactResult.PARTIAL_SKIPPED)
                 if prio != CompactPriority.ASYNC and met:
                     self.deferral.defer_compaction(zone, order)
-                if prio == CompactPriority.ASYNC and self._context.need_resched():
+                if (
+                    prio == CompactPriority.ASYNC and self._context.need_resched()
+                ) or self._context.fatal_signal_pending:
                     break
         return result, -1
 

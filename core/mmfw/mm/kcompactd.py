@@ -4,40 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mmfw.costs import TICK_NSEC
 from mmfw.mm.compact_defer import COMPACT_MAX_DEFER_SHIFT
 from mmfw.mm.fragmentation import fragmentation_score_node
 from mmfw.mm.trace import MmCompactionKcompactdSleep, Tracepoints
-from mmfw.sched import PF_KTHREAD, Scheduler, Task, WaitQueue
+from mmfw.sched import PF_KTHREAD, Scheduler, Task, WaitQueue, schedule_timeout_jiffies
 
 if TYPE_CHECKING:
     from mmfw.mm.compaction import Compaction
 
 #: ``HPAGE_FRAG_CHECK_INTERVAL_MSEC``, in ns.
 FRAG_CHECK_INTERVAL_NS: Final = 500_000_000
-
-
-def timer_wheel_delay(now: int, timeout: int) -> int:
-    """How long a timeout really takes: long ones fire late (``calc_wheel_index()``, kernel/time/timer.c).
-
-    A timeout of 64 jiffies or more is put off to the next multiple of 8, one of 512 or more of 64, and so on.
-
-    Parameters
-    ----------
-    now, timeout : int
-        Virtual ns.
-
-    Examples
-    --------
-    >>> timer_wheel_delay(0, 500_000_000), timer_wheel_delay(0, 100_000_000)
-    (512000000, 104000000)
-    """
-    jiffies = timeout // TICK_NSEC
-    granularity = 1
-    while jiffies >= 64 * granularity:
-        granularity *= 8
-    expires = (now // TICK_NSEC + jiffies + granularity) // granularity * granularity
-    return expires * TICK_NSEC - now
 
 
 class Kcompactd:
@@ -98,8 +74,6 @@ class Kcompactd:
         while pgdat.kcompactd_max_order == 0 and timeout > 0:
             self._wait.prepare_to_wait()
             if pgdat.kcompactd_max_order == 0:
-                timeout = self._sched.schedule_timeout(
-                    timer_wheel_delay(self._sched.now, timeout), self._wait
-                )
+                timeout = schedule_timeout_jiffies(self._sched, timeout, self._wait)
             self._wait.finish_wait()
         return pgdat.kcompactd_max_order > 0

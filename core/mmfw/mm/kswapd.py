@@ -15,6 +15,7 @@ from mmfw.sched import (
     Task,
     TaskState,
     WaitQueue,
+    schedule_timeout_jiffies,
 )
 from mmfw.state import MAX_NR_ZONES
 
@@ -124,7 +125,7 @@ class Kswapd:
             if compaction is not None:
                 compaction.reset_isolation_suitable()
                 compaction.wakeup_kcompactd(alloc_order, highest_zoneidx)
-            remaining = self._sched.schedule_timeout(NAP_NS, self._wait)
+            remaining = schedule_timeout_jiffies(self._sched, NAP_NS, self._wait)
             if remaining:
                 pgdat.kswapd_highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
                 pgdat.kswapd_order = max(pgdat.kswapd_order, reclaim_order)

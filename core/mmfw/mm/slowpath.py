@@ -331,7 +331,7 @@ class Slowpath:
     def _should_compact_retry(self, attempt: _Attempt) -> bool:
         """``should_compact_retry()``: whether compaction deserves another round, maybe a harder one."""
         order = attempt.order
-        if order == 0 or self._compaction is None:
+        if order == 0 or self._compaction is None or self._context.fatal_signal_pending:
             return False
         prio, retries, max_retries = attempt.prio, attempt.compaction_retries, MAX_COMPACT_RETRIES
         if attempt.result == CompactResult.SUCCESS:

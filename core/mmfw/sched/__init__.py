@@ -24,6 +24,7 @@ from mmfw.sched.task import (
     TaskState,
     WaitTarget,
 )
+from mmfw.sched.timer import schedule_timeout_jiffies, timer_wheel_delay
 from mmfw.sched.wait import Fence, WaitQueue
 
 __all__ = [
@@ -51,4 +52,6 @@ __all__ = [
     "Timer",
     "WaitQueue",
     "WaitTarget",
+    "schedule_timeout_jiffies",
+    "timer_wheel_delay",
 ]
