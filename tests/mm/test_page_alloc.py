@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmfw import gfp
 from mmfw.mm.page_alloc import BadPage
-from mmfw.state import NodeState
+from mmfw.state import MigrateType, NodeState
 from mmfw.statediff import first_difference
 from mmfw.testing import make_mm
 
@@ -26,11 +26,20 @@ def test_fresh_memory_is_handed_out_from_the_lowest_pfn_of_an_order_10_block():
 
 def test_a_refill_takes_a_batch_and_the_list_hands_it_out_in_order():
     mm = make_mm("1G")
+    mm.drain_all_pages()
+    lists = [lists[MigrateType.UNMOVABLE] for lists in _state(mm).zones[1].free_lists]
+    # Smallest blocks first, each list from its head, each block from its start.
+    smallest = [
+        pfn + i for order, pfns in enumerate(lists) for pfn in pfns.tolist() for i in range(1 << order)
+    ]
     zone = mm.pgdat.node_zones[1]
     free = zone.free_pages_snapshot()
     first = mm.alloc_pages(UNMOVABLE, 0)
     assert zone.free_pages_snapshot() == free - 63
-    assert [mm.alloc_pages(UNMOVABLE, 0) for _ in range(4)] == [first + 1, first + 2, first + 3, first + 4]
+    assert [first, *(mm.alloc_pages(UNMOVABLE, 0) for _ in range(62))] == smallest[:63]
+    assert zone.free_pages_snapshot() == free - 63
+    assert mm.alloc_pages(UNMOVABLE, 0) == smallest[63]
+    assert zone.free_pages_snapshot() == free - 2 * 63
 
 
 @pytest.mark.parametrize("order", [0, 2, 3, 4, 9, 10])
@@ -96,6 +105,7 @@ def test_freeing_what_is_not_allocated_names_the_page():
 
 def test_a_split_block_is_freed_page_by_page_and_merges_again():
     mm = make_mm("256M")
+    mm.drain_all_pages()
     before = mm.buddyinfo()
     pfn = mm.alloc_pages(UNMOVABLE, 9)
     mm.split_page(pfn, 9)
@@ -127,6 +137,7 @@ def test_vmstat_counts_pages_not_requests():
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(1, 40)), max_size=30), st.integers(0, 3))
 def test_whatever_was_taken_comes_back(requests, seed):
     mm = make_mm("256M")
+    mm.drain_all_pages()
     before = mm.buddyinfo()
     total = mm.global_free_pages()
     held = [(int(p), o) for o, n in requests for p in mm.alloc_pages_batch(UNMOVABLE, o, n)]
