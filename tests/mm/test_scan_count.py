@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm.workbench import events_of, file_pfns, grown, lru, scan_control, set_word, set_zone_field, unboosted
+from mm.workbench import (
+    events_of,
+    file_pfns,
+    grown,
+    lru,
+    old_mapping,
+    scan_control,
+    set_word,
+    set_zone_field,
+    unboosted,
+)
 from mmfw import gfp
 from mmfw.jit import page as pg
 from mmfw.mm.trace import MmVmscanLruIsolate, MmVmscanLruShrinkInactive
@@ -264,3 +274,21 @@ def test_do_try_to_free_pages_forces_deactivation_in_a_second_round_before_it_gi
     change = grown(mm, before)
     assert change["allocstall_normal"] == 2
     assert change["pgdeactivate"] == 400
+
+
+def test_once_enough_is_reclaimed_one_more_round_is_done_and_no_more():
+    """6.1.192 asks before each round whether enough was reclaimed; the nudge to proportion leaves one kind at 0.
+
+    Priority 0, goal 32: the first round takes 32 files and 32 anonymous pages, which are only sent to swap. Then the
+    anonymous list is stopped, and files get one round more.
+    """
+    mm = unboosted(nr_swap_pages=20_000)
+    cached(mm, 9000)
+    old_mapping(mm, 4000)
+    events = events_of(mm, MmVmscanLruIsolate)
+    sc = scan_control(priority=0)
+    mm._vmscan.lru_scan.prepare_scan_count(sc)
+    mm._vmscan.lru_scan.shrink_lruvec(sc, Reclaimer.KSWAPD)
+    taken = {which: sum(e.nr_taken for e in events if e.lru == which) for which in (ANON, FILE)}
+    assert taken == {ANON: 32, FILE: 64}
+    assert sc.nr_reclaimed == 64

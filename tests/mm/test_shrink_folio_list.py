@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm.workbench import events_of, file_pfns, grown, lru, scan_control, set_word, unboosted, word
+from mm.workbench import events_of, file_pfns, grown, lru, scan_control, set_word, to_tail, unboosted, word
 from mmfw import gfp
 from mmfw.jit import lru as jit
 from mmfw.jit import page as pg
@@ -236,6 +236,32 @@ def test_written_pages_rotate_to_the_tail_and_go_at_the_next_pass(mm):
     assert (vma.nr_resident, vma.nr_swapped) == (0, 3)
 
 
+def test_a_page_activated_under_writeback_comes_to_the_inactive_tail_when_written(mm):
+    """Reclaim activates what it meets under writeback; so these are to go next (``lru_move_tail_fn()``)."""
+    _, pfns = inactive_anon(mm, 4)
+    shrink(mm, 4, file=False)
+    to_tail(mm, pfns)
+    event = shrink(mm, 4, file=False)
+    assert (event.nr_writeback, event.nr_activate_anon) == (4, 4)
+    assert set(pfns) <= set(lru(mm, pg.LRU_ACTIVE_ANON))
+    mm.page_io._written(np.array(pfns), 4)
+    assert lru(mm, pg.LRU_INACTIVE_ANON)[-4:] == pfns
+    assert not any(word(mm, pfn) & (pg.PG_ACTIVE | pg.PG_RECLAIM) for pfn in pfns)
+    assert mm.vmstat[VmEvent.pgrotated] == 4
+    assert mm.vmstat[VmEvent.pgdeactivate] == 0
+
+
+@pytest.mark.parametrize("flag", [pg.PG_LOCKED, pg.PG_DIRTY])
+def test_a_written_page_that_is_locked_or_dirty_again_is_not_moved(mm, flag):
+    _, pfns = inactive_anon(mm, 2)
+    shrink(mm, 2, file=False)
+    before = lru(mm, pg.LRU_INACTIVE_ANON)
+    set_word(mm, pfns, on=flag)
+    mm.page_io._written(np.array(pfns), 2)
+    assert lru(mm, pg.LRU_INACTIVE_ANON) == before
+    assert mm.vmstat[VmEvent.pgrotated] == 0
+
+
 def test_a_used_anonymous_page_is_kept_once_then_activated(mm):
     _, (pfn,) = inactive_anon(mm, 1)
     set_word(mm, pfn, on=pg.PTE_YOUNG)
@@ -275,6 +301,45 @@ def test_a_pinned_anonymous_page_is_kept(mm):
     event = shrink(mm, 1, file=False)
     assert (event.nr_reclaimed, event.nr_activate_anon) == (0, 0)
     assert mm.swap.get_nr_swap_pages() == 4096
+
+
+def test_what_reclaim_activates_ages_the_shadows(mm):
+    """move_folios_to_lru(): each folio that goes back active counts, after the evictions of its batch."""
+    file, pfns = cached(mm, 5)
+    mm.page_cache.dirty(np.array(pfns[1:3]))
+    S = mm.pgdat.memory.S
+    before = int(S[pg.S_NONRESIDENT_AGE])
+    shrink(mm, 5)
+    assert mm.vmstat[VmEvent.pgactivate] == 2
+    assert S[pg.S_NONRESIDENT_AGE] == before + 5
+    shadows = [int(each) & pg.SLOT_AGE_MASK for each in mm.rmap.part(file.base_slot, 5)[[0, 3, 4]]]
+    assert shadows == [before, before + 1, before + 2]
+
+
+def test_a_large_folio_is_freed_before_the_single_pages_of_its_batch(mm):
+    file = mm.page_cache.open(16, max_order=3)
+    file._add(np.arange(16))
+    small, _ = cached(mm, 2)
+    heads = [p for p in lru(mm, pg.LRU_INACTIVE_FILE) if word(mm, p) & pg.ORDER_MASK]
+    assert len(heads) == 2
+    memory = mm.pgdat.memory
+    memory.take_trace()
+    memory.S[pg.S_TRACE_MASK] = 1 << pg.TR_PAGE_FREE
+    shrink(mm, 18)
+    memory.S[pg.S_TRACE_MASK] = 0
+    freed = [tuple(row[1:3].tolist()) for row in memory.take_trace()]
+    assert [order for _, order in freed] == [3, 3, 0, 0]
+    assert [pfn for pfn, _ in freed[:2]] == heads[::-1]
+    assert (file.nrpages, small.nrpages) == (0, 0)
+
+
+def test_pages_under_writeback_count_as_dirty_where_they_are_a_files(mm):
+    _, pfns = cached(mm, 1)
+    set_word(mm, pfns, on=pg.PG_WRITEBACK)
+    assert shrink(mm, 1).nr_dirty == 1
+    inactive_anon(mm, 1)
+    shrink(mm, 1, file=False)
+    assert shrink(mm, 1, file=False).nr_dirty == 0
 
 
 # --- the active list -------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from mmfw.jit.page import (
     PG_COMPOUND,
     PG_DIRTY,
     PG_LAZYFREE,
+    PG_LOCKED,
     PG_LRU,
     PG_MAPPED,
     PG_RECLAIM,
@@ -354,10 +355,14 @@ def touch_mapped(page: Any, slots: Any, at: Any) -> int:
 
 @njit
 def rotate_reclaimable(page: Any, pb: Any, S: Any, pfn: int) -> None:
-    """Move a folio that was written for reclaim to the inactive tail (``folio_rotate_reclaimable()``)."""
+    """Move a folio that was written for reclaim to the inactive tail (``folio_rotate_reclaimable()``).
+
+    Reclaim activates what it meets under writeback, so most of these come from the active list.
+    """
     word = i64(page[4 * pfn + WORD])
-    if word & PG_LRU and not word & (PG_ACTIVE | PG_UNEVICTABLE | PG_DIRTY):
+    if word & PG_LRU and not word & (PG_LOCKED | PG_UNEVICTABLE | PG_DIRTY):
         lru_del(page, pb, S, pfn)
+        page[4 * pfn + WORD] = i64(page[4 * pfn + WORD]) & ~PG_ACTIVE
         lru_add(page, pb, S, pfn, TO_TAIL)
         S[S_EVENT + ev.PGROTATED] += 1 << (word & ORDER_MASK)
 

@@ -51,6 +51,7 @@ from mmfw.jit.page import (
     RMAP,
     S_EVENT,
     S_NODE_STAT,
+    S_NONRESIDENT_AGE,
     SLOT_EMPTY,
     WORD,
     Z_INDEX,
@@ -196,10 +197,13 @@ def shrink_folio_list(
 ) -> None:
     """Decide over isolated folios, oldest first, and free or put back each (``shrink_folio_list()``).
 
-    ``written`` receives the folios that a device must write now; they are on the LRU again. Freed folios are freed
-    newest first, as the kernel's list of them is a stack.
+    ``written`` receives the folios that a device must write now; they are on the LRU again. A large folio is freed at
+    once. Single pages are freed last, newest first, as the kernel's list of them is a stack. The kernel prepares all of
+    them before it frees the first (``free_unref_page_list()``): its events mm_page_free come before the first drain.
+    Its event mm_page_free_batched is not modelled.
     """
     freed = 0
+    aged = i64(0)
     for i in range(nr):
         pfn = i64(batch[i])
         word = i64(page[4 * pfn + WORD])
@@ -211,16 +215,16 @@ def shrink_folio_list(
         out[R_NR_SCANNED] += n
         activate = False
         free = False
-        if file:
-            out[R_DIRTY] += n if word & PG_DIRTY else 0
+        skip = word & PG_UNEVICTABLE != 0 or (word & PG_MAPPED != 0 and not bits & MAY_UNMAP)
+        if file and not skip:
+            # Pages for swap are nobody's dirt but reclaim's own (``folio_check_dirty_writeback()``).
+            out[R_DIRTY] += n if word & (PG_DIRTY | PG_WRITEBACK) else 0
             if word & PG_DIRTY and not word & PG_WRITEBACK:
                 out[R_UNQUEUED_DIRTY] += n
             if word & PG_WRITEBACK and word & PG_RECLAIM:
                 out[R_CONGESTED] += n
-        if word & PG_UNEVICTABLE:
-            S[S_EVENT + ev.UNEVICTABLE_PGS_CULLED] += n
-        elif word & PG_MAPPED and not bits & MAY_UNMAP:
-            pass
+        if skip:
+            S[S_EVENT + ev.UNEVICTABLE_PGS_CULLED] += n if word & PG_UNEVICTABLE else 0
         elif word & PG_WRITEBACK:
             activate = True
             if bits & IS_KSWAPD and word & PG_RECLAIM and bits & PGDAT_WRITEBACK:
@@ -283,18 +287,23 @@ def shrink_folio_list(
         if free:
             evict(page, S, slots, pfn)
             out[R_RECLAIMED] += n
-            batch[freed] = pfn
-            freed += 1
+            if n > 1:
+                free_pages_core(page, pb, S, cpu, pfn, word & ORDER_MASK)
+            else:
+                batch[freed] = pfn
+                freed += 1
         else:
             if activate:
                 page[4 * pfn + WORD] |= PG_ACTIVE
+                aged += n
                 out[R_ACTIVATE_FILE if file else R_ACTIVATE_ANON] += n
                 S[S_EVENT + ev.PGACTIVATE] += n
             lru_add(page, pb, S, pfn, TO_HEAD)
     while freed > 0:
         freed -= 1
-        pfn = i64(batch[freed])
-        free_pages_core(page, pb, S, cpu, pfn, i64(page[4 * pfn + WORD]) & ORDER_MASK)
+        free_pages_core(page, pb, S, cpu, i64(batch[freed]), i64(0))
+    # Each that goes back active ages the evicted ones, those of this batch included (``move_folios_to_lru()``).
+    S[S_NONRESIDENT_AGE] += aged
 
 
 @njit
@@ -355,6 +364,7 @@ def shrink_active_list(
                 page[4 * pfn + WORD] = word & ~PTE_YOUNG
                 out[R_ACTIVATE_FILE] += n
                 out[R_REF_KEEP] += n
+                S[S_NONRESIDENT_AGE] += 0 if word & PG_UNEVICTABLE else n
                 lru_add(page, pb, S, pfn, TO_HEAD)
                 batch[i] = -1 - pfn
             elif again == 1:

@@ -155,7 +155,7 @@ class AddressSpace:
             if order == 0:
                 # The page that needs a new node ends a batch: its node is allocated before the page behind it.
                 some = indices[done : done + 32]
-                some = some[: self.tree.without_node(some) + 1]
+                some = some[: self.tree.batch(some)]
                 pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
                 some = some[: len(pfns)]
             if len(pfns) == 0:
@@ -235,7 +235,7 @@ class AddressSpace:
         mask = (self._gfp_mask | gfp.COMP | gfp.WRITE) & ~gfp.FS
         done = 0
         while done < len(indices):
-            some = indices[done : done + self.tree.without_node(indices[done:]) + 1]
+            some = indices[done : done + self.tree.batch(indices[done:])]
             pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
             if len(pfns) == 0:
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from mmfw.mm.rmap import RmapSpace
 
 
+#: Of the pages that an idle kernel has on its LRU right after boot, those that were used again after they had been
+#: unpacked, and so are active: 702 of 925 on machines of 256M to 16G.
+_ACTIVE: Final = (702, 925)
+
+
 class Initramfs:
     """Owner of the shmem pages that a machine starts with."""
 
@@ -24,7 +29,8 @@ def adopt_lru_pages(memory: Memory, state: NodeState, lruvec: Lruvec, rmap: Rmap
     """Put a state's LRU pages on the LRU, as shmem pages that nobody uses.
 
     A state tells how many there are in each pageblock. Which pages they are, and of what kind, it does not: they are
-    taken to be the first allocated ones of their block. The captured kernels hold their initramfs so.
+    taken to be the first allocated ones of their block. The captured kernels hold their initramfs so. Three in four are
+    active there; which, is unknown: the first ones are taken.
 
     Returns
     -------
@@ -50,5 +56,9 @@ def adopt_lru_pages(memory: Memory, state: NodeState, lruvec: Lruvec, rmap: Rmap
         return 0
     claim_pages(memory.page, memory.S, pfns)
     base = rmap.register(Initramfs(), len(pfns))
-    lruvec.insert(pfns, base + np.arange(len(pfns), dtype=np.int64), flags=pg.PG_SWAPBACKED | pg.PG_DIRTY)
+    slots = base + np.arange(len(pfns), dtype=np.int64)
+    active = len(pfns) * _ACTIVE[0] // _ACTIVE[1]
+    flags = pg.PG_SWAPBACKED | pg.PG_DIRTY
+    lruvec.insert(pfns[:active], slots[:active], flags=flags | pg.PG_ACTIVE)
+    lruvec.insert(pfns[active:], slots[active:], flags=flags)
     return len(pfns)

@@ -165,7 +165,6 @@ class LruScan:
         nr_to_reclaim = sc.nr_to_reclaim
         kswapd = caller is Reclaimer.KSWAPD
         proportional = not kswapd and sc.priority == DEF_PRIORITY
-        scan_adjusted = False
         while nr[pg.LRU_INACTIVE_ANON] or nr[pg.LRU_ACTIVE_FILE] or nr[pg.LRU_INACTIVE_FILE]:
             for lru in range(pg.LRU_UNEVICTABLE):
                 if nr[lru]:
@@ -175,8 +174,8 @@ class LruScan:
             self._context.might_sleep()
             if sc.nr_reclaimed - before < nr_to_reclaim or proportional:
                 continue
-            if scan_adjusted:
-                continue
+            # The kind with less left is stopped, the other is brought to the same fraction of its target; so the next
+            # round, which finds one kind at 0, is the last.
             file = nr[pg.LRU_INACTIVE_FILE] + nr[pg.LRU_ACTIVE_FILE]
             anon = nr[pg.LRU_INACTIVE_ANON] + nr[pg.LRU_ACTIVE_ANON]
             if not file or not anon:
@@ -191,7 +190,6 @@ class LruScan:
                 done = targets[lru] - nr[lru]
                 nr[lru] = targets[lru] * (100 - percentage) // 100
                 nr[lru] -= min(nr[lru], done)
-            scan_adjusted = True
         if self.can_age_anon_pages() and self.inactive_is_low(False):
             self.shrink_active_list(pg.LRU_ACTIVE_ANON, SWAP_CLUSTER_MAX, sc)
 

@@ -108,9 +108,17 @@ class PageTree:
             return len(indices)
         absent = self._leaf[indices >> XA_CHUNK_SHIFT] == NONE
         if self._height == 0:
-            # Page 0 may lie in the root, but it must be there before it is seen what the next page needs.
-            absent[indices == 0] = len(indices) > 1
+            absent[indices == 0] = False
         return int(absent.argmax()) if absent.any() else len(indices)
+
+    def batch(self, indices: Ints) -> int:
+        """How many pages from the first on may be allocated before a node must be: the page that needs one is the last.
+
+        Page 0 of an empty tree lies in the root; it must be there before it is seen what the next page needs.
+        """
+        if self._height == 0 and len(indices) and indices[0] == 0:
+            return 1
+        return min(self.without_node(indices) + 1, len(indices))
 
     def create(self, index: int, gfp_mask: int) -> bool:
         """Make the nodes for an index (``xas_create()``, ``xas_expand()``); False if there was no memory.
