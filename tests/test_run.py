@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,23 @@ def test_the_json_has_the_names_scripts_rely_on(result):
     assert all(len(row) == 11 for row in document["buddyinfo"].values())
 
 
+@pytest.mark.parametrize(
+    ("kernel", "rest"),
+    [
+        ("6.1", ""),
+        (
+            "7.1",
+            "; what the core of 7.1 does otherwise is from its sources, if modelled, and not validated",
+        ),
+    ],
+)
+def test_the_result_says_what_of_it_is_validated(result, kernel, rest):
+    document = replace(result, kernel=kernel).as_json()
+    said = f"core validated against 6.1.192; drivers modelled after {kernel}, not validated"
+    assert document["validated"] == said + rest
+    assert not any(word in line for line in document["not_modelled"] for word in ("compaction", "OOM"))
+
+
 def test_a_policy_in_a_file_stops_the_loop(result, tmp_path):
     policy = tmp_path / "quiet.py"
     policy.write_text(
@@ -113,6 +131,24 @@ def test_a_plugin_that_keeps_pages_is_named(tmp_path):
     leaky.write_text((TOY / "toy.py").read_text().replace("objects.drop(number)", "pass"))
     with pytest.raises(PluginError, match=r"plugin toy, mmfw_module_exit: \d+ pages were not given back"):
         run(request(plugin_files=(leaky,), duration="100ms"))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_kmalloc_keeps_no_page_that_a_plugin_has_given_back(tmp_path, kept):
+    keeping = tmp_path / "toy.py"
+    source = (TOY / "toy.py").read_text()
+    held = (
+        "    cache = mm.slab.kmalloc_slab(192, gfp.GFP_KERNEL)\n"
+        "    objects.kept = cache.kmem_cache_alloc_bulk(gfp.GFP_KERNEL, 50)\n"
+    )
+    given = f"    mm.slab.kmalloc_slab(192, gfp.GFP_KERNEL).kmem_cache_free_bulk(objects.kept[{kept}:])\n"
+    source = source.replace("    objects = Objects(mm)\n", "    objects = Objects(mm)\n" + held)
+    keeping.write_text(source + given)
+    if kept:
+        with pytest.raises(PluginError, match="plugin toy, mmfw_module_exit: 1 pages were not given back"):
+            run(request(plugin_files=(keeping,), duration="10ms"))
+    else:
+        assert run(request(plugin_files=(keeping,), duration="10ms")).leak_checked
 
 
 @pytest.mark.parametrize(
@@ -180,6 +216,6 @@ def test_a_loop_that_lets_no_time_pass_is_given_up(tmp_path, monkeypatch):
     stuck = tmp_path / "toy.py"
     stuck.write_text((TOY / "toy.py").read_text().replace("mm.sched.nanosleep(1_000_000)", "pass"))
     with pytest.raises(
-        LivelockError, match=r"task toy-loop-0-3 has kept the CPU .* neither sleeps nor charges"
+        LivelockError, match=r"task toy-loop-0-\d+ has kept the CPU .* neither sleeps nor charges"
     ):
         run(request(plugin_files=(stuck,)))
