@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _VARIANT: Final = re.compile(r"([upmkx])(\d{1,4})", re.ASCII)
 #: Pages that a fill leaves free.
 LEAVE: Final = 6000
+#: Objects of the shrinkers kfree_rcu and kernfs before the first mask, and of kernfs before each later one, by kind.
+SHRINKER_OBJECTS: Final = {"u": (1, 8, 7), "p": (1, 8, 7), "m": (0, 10, 8), "k": (0, 10, 8), "x": (0, 10, 8)}
 #: Size of the job's trace buffer.
 TRACE_KB: Final = 10000
 #: Latency of a pause, ns: requests that succeed at once follow one another in 280 us (median of all captures), of which
@@ -48,7 +50,6 @@ def parse_variant(variant: str) -> tuple[str, int]:
 def rebuild(mm: Mm, spec: CaptureSpec, meter: Meter) -> None:
     """Run the job of a capture; one part for each mask."""
     kind, n = parse_variant(spec.variant)
-    register_system_shrinkers(mm)
     mm.start_time()
     job = _Job(mm, spec, meter, kind, n)
     mm.sched.spawn(job.main, name="init", daemon=False)
@@ -62,6 +63,8 @@ class _Job:
         self._meter = meter
         self._kind = kind
         self._n = n
+        kfree_rcu, kernfs, self._kernfs_later = SHRINKER_OBJECTS[kind]
+        self._shrinkers = register_system_shrinkers(mm, kfree_rcu=kfree_rcu, kernfs=kernfs)
         self._fill = Fill(mm)
         self._trace_buffer = TraceBuffer(mm)
         self._disk: AddressSpace | None = open_disk(mm, spec.data_mb) if spec.data_mb else None
@@ -85,6 +88,7 @@ class _Job:
             if hog is not None:
                 hog.kill()
             self._mm.drop_caches()
+            self._shrinkers.kernfs.nr = self._kernfs_later
             sleep_process(self._mm, 500 * MSEC)
 
     def _fragment(self) -> Hog | None:

@@ -39,7 +39,10 @@ def rebuild(mm: Mm, spec: CaptureSpec, meter: Meter) -> None:
     """
     if spec.variant not in _NAMED and _FRAG.fullmatch(spec.variant) is None:
         raise InputError(f"variant {spec.variant!r}: fragN, fragNr, {', '.join(_NAMED)} are known")
-    register_system_shrinkers(mm)
+    if spec.variant == "cache3":
+        register_system_shrinkers(mm, kfree_rcu=5, kernfs=9)
+    else:
+        register_system_shrinkers(mm)
     mm.start_time()
     job = _Job(mm, spec, meter)
     mm.sched.spawn(job.main, name="init", daemon=False)

@@ -7,6 +7,7 @@ an estimate (`PROCESS_PAGES`); what matters is that such pages come between thos
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mmfw import SHRINK_STOP, ShrinkControl, gfp, hookimpl
@@ -50,14 +51,30 @@ class CountedObjects:
         return freed if freed else SHRINK_STOP
 
 
-def register_system_shrinkers(mm: Mm, *, kernfs_objects: int = 9) -> None:
-    """The two shrinkers that have objects on an idle guest, in order of registration.
+@dataclass(frozen=True, slots=True)
+class SystemShrinkers:
+    """The two shrinkers that have objects on an idle guest.
 
-    Counts and seeks are those of the captures' mm_shrink_slab_start events: kfree_rcu 6 objects with seeks 2, a
-    kernfs superblock 8 to 11 with seeks 0.
+    Counts and seeks are those of the captures' mm_shrink_slab_start events.
+
+    Attributes
+    ----------
+    kfree_rcu : CountedObjects
+        Objects that await a grace period: 4 to 6 with seeks 2, gone once they are dropped.
+    kernfs : CountedObjects
+        Entries of /sys: 7 to 10 with seeks 0, back as soon as somebody reads there again.
     """
-    mm.register_shrinker(CountedObjects(6, 2), "rcu-kfree")
-    mm.register_shrinker(CountedObjects(kernfs_objects, 0), "sb-sysfs")
+
+    kfree_rcu: CountedObjects
+    kernfs: CountedObjects
+
+
+def register_system_shrinkers(mm: Mm, *, kfree_rcu: int = 6, kernfs: int = 8) -> SystemShrinkers:
+    """Register both, in the kernel's order, with so many objects."""
+    found = SystemShrinkers(CountedObjects(kfree_rcu, 2), CountedObjects(kernfs, 0))
+    mm.register_shrinker(found.kfree_rcu, "rcu-kfree")
+    mm.register_shrinker(found.kernfs, "sb-sysfs")
+    return found
 
 
 def run_process(mm: Mm, duration_ns: int = 2 * MSEC, nr_pages: int = PROCESS_PAGES) -> None:

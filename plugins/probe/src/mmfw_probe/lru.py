@@ -27,7 +27,7 @@ def rebuild(mm: Mm, spec: CaptureSpec, meter: Meter) -> None:
         raise InputError(f"variant {spec.variant!r}: r1 and r2 are known")
     if not spec.data_mb:
         raise InputError("data_mb is missing: the size of the disk that is read")
-    register_system_shrinkers(mm)
+    register_system_shrinkers(mm, kernfs=9)
     mm.start_time()
 
     def job() -> None:
