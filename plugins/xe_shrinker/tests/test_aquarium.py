@@ -59,7 +59,9 @@ def test_accounting_holds_at_the_end_and_no_page_is_lost(bench, starts_backed_up
     device = b.mm.attached.get(XeDevice)
     assert device.shrinkable_pages + device.purgeable_pages == device.resident_pages
     b.module_exit()
-    assert b.mm.nr_allocated_pages() == b.mm.page_cache.nr_inactive_file + b.mm.swap.nr_shmem
+    kept = b.mm.page_cache.nr_file_pages + b.mm.page_cache.nodes.nr_pages
+    assert kept > 0
+    assert b.mm.nr_allocated_pages() == kept + b.mm.initramfs_pages + b.mm.swap.nr_shmem
     assert b.mm.swap.get_nr_swap_pages() == 100_000
 
 
@@ -104,7 +106,7 @@ def test_scenario_dma32_cannot_balance_a_request_for_normal():
     assert (free, dma32.watermark[2], dma32.lowmem_reserve[2]) == (9240, 9414, 4976)
     assert free < dma32.watermark[2] + dma32.lowmem_reserve[2]
     dma = state.zones[0]
-    assert (dma.vm_free, dma.lowmem_reserve[2]) == (3840, 7926)
+    assert (dma.vm_free, dma.lowmem_reserve[2]) == (3584, 7926)  # as the captured machine of 8G
 
 
 def test_smallest_object_above_the_largest_is_refused():
