@@ -209,9 +209,9 @@ def find_rebuild(kind: str) -> Rebuild:
 def run_experiment(spec: CaptureSpec) -> dict[str, Figures]:
     """Rebuild a capture's experiment and run it; figures by part."""
     rebuild = find_rebuild(spec.kind)
-    mm = build_mm(spec)
-    meter = Meter(mm)
     try:
+        mm = build_mm(spec)
+        meter = Meter(mm)
         with mm.sched:
             rebuild(mm, spec, meter)
     except InputError as fault:
