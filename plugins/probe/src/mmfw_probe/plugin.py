@@ -1,17 +1,23 @@
-"""What mmfw loads: the captures' loads as workloads for scenarios."""
+"""What mmfw loads: the captures' loads as workloads for scenarios, and what the object loop counted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from statistics import median_low
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, Field
-
-from mmfw import PluginInfo, Workload, hookimpl
-from mmfw_probe.fill import Fill
-from mmfw_probe.guest import Pause
-from mmfw_probe.hog import Hog
-from mmfw_probe.objects import HIGH_GFP, ObjectLoop
+from mmfw import Metric, PluginInfo, Workload, hookimpl
+from mmfw_probe.objects import LoopCounts
+from mmfw_probe.workloads import (
+    FillParams,
+    HogParams,
+    Loads,
+    LoopParams,
+    loads_of,
+    run_fill,
+    run_hog,
+    run_objects,
+)
 
 if TYPE_CHECKING:
     from mmfw import Mm
@@ -19,62 +25,51 @@ if TYPE_CHECKING:
 MMFW_PLUGIN: Final = PluginInfo(name="probe", hook_api=(1, 0), kind="workload")
 
 
-class FillParams(BaseModel):
-    """Unmovable pages, fragmented."""
-
-    leave_pages: int = Field(6000, ge=0, description="free pages to leave")
-    keep_pfn_multiple: int = Field(16, ge=1, description="pages kept: those whose pfn is a multiple of this")
-
-
-class HogParams(BaseModel):
-    """Anonymous memory, punched."""
-
-    megabytes: int = Field(64, ge=1, description="MiB touched")
-    punch: int = Field(2, ge=0, description="every n-th page is given back; 0 keeps all")
-
-
-class LoopParams(BaseModel):
-    """The object loop."""
-
-    objects: int = Field(60, ge=1, description="objects of 2 MiB")
-    steps: int = Field(3000, ge=1, description="objects touched, one after another")
-    delay_us: int = Field(1000, ge=1, description="pause after each, microseconds")
-
-
-def _fill(mm: Mm, params: FillParams) -> None:
-    fill = Fill(mm)
-    fill.fill(params.leave_pages)
-    fill.punch_pfn(params.keep_pfn_multiple)
-    try:
-        while True:
-            mm.sched.nanosleep(10**9)
-    finally:
-        fill.fill_free()
-
-
-def _hog(mm: Mm, params: HogParams) -> None:
-    hog = Hog(mm)
-    hog.start_and_wait("punch", params.megabytes, params.punch)
-    try:
-        while True:
-            mm.sched.nanosleep(10**9)
-    finally:
-        hog.kill()
-
-
-def _loop(mm: Mm, params: LoopParams) -> None:
-    loop = ObjectLoop(mm, params.objects, 512, HIGH_GFP, "940")
-    shrinker = mm.register_shrinker(loop, "probe_gpu")
-    try:
-        loop.run(params.steps, lambda step: step % params.objects, Pause(mm, params.delay_us, 20))
-    finally:
-        mm.unregister_shrinker(shrinker)
-        loop.release()
-
-
 @hookimpl
 def mmfw_register_workloads() -> Iterable[Workload]:
     """The loads."""
-    yield Workload("probe-fill", "Fill memory with unmovable pages and punch holes", _fill, FillParams)
-    yield Workload("probe-hog", "Touch anonymous memory and punch holes", _hog, HogParams)
-    yield Workload("probe-objects", "Touch 2 MiB objects that a shrinker evicts", _loop, LoopParams)
+    yield Workload("probe-fill", "Fill memory with unmovable pages and punch holes", run_fill, FillParams)
+    yield Workload("probe-hog", "Touch anonymous memory and punch holes", run_hog, HogParams)
+    yield Workload("probe-objects", "Touch 2 MiB objects that a shrinker evicts", run_objects, LoopParams)
+
+
+def _sum(read: Callable[[LoopCounts], int]) -> Callable[[Mm], int]:
+    return lambda mm: sum(read(loop.counts) for loop in loads_of(mm).loops)
+
+
+def _free_at_eviction(mm: Mm) -> int:
+    loads: Loads = loads_of(mm)
+    return median_low([n for loop in loads.loops for n in loop.counts.nr_free_at_eviction] or [0])
+
+
+@hookimpl
+def mmfw_register_metrics() -> Iterable[Metric]:
+    """What ``mmfw validate`` compares of the object loop, over all loops of the run."""
+    yield Metric(
+        "probe_evictions",
+        "1",
+        "counter",
+        "lower",
+        "Objects evicted by the shrinker",
+        _sum(lambda c: c.evictions),
+    )
+    yield Metric(
+        "probe_restores",
+        "1",
+        "counter",
+        "neither",
+        "Objects given their pages, the first time included",
+        _sum(lambda c: c.restores),
+    )
+    yield Metric("probe_got9", "1", "counter", "higher", "Order-9 requests served", _sum(lambda c: c.got9))
+    yield Metric(
+        "probe_fail9", "1", "counter", "lower", "Order-9 requests that failed", _sum(lambda c: c.fail9)
+    )
+    yield Metric(
+        "probe_free_pages_at_eviction_median",
+        "pages",
+        "gauge",
+        "neither",
+        "Free pages of the machine after an eviction, median; 0 without an eviction",
+        _free_at_eviction,
+    )
