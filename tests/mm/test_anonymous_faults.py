@@ -191,53 +191,6 @@ def test_a_fault_that_finds_no_memory_ends_the_touch():
     assert held["resident"] == held["got"]
 
 
-# --- the page cache's other ways ----------------------------------------------------------------------------------------
-
-
-def test_written_pages_are_dirty_until_the_flusher_was_there():
-    mm = unboosted(start=True)
-    seen = {}
-
-    def body():
-        file = mm.page_cache.open(64)
-        assert file.write(0, 64) == 64
-        seen["dirty"] = mm.lruvec.node_stat(pg.NS_FILE_DIRTY)
-        mm.page_io.wakeup_flusher_threads()
-        mm.sched.sleep(1_000_000_000)
-        seen["after"] = mm.lruvec.node_stat(pg.NS_FILE_DIRTY), mm.lruvec.node_stat(pg.NS_WRITEBACK)
-
-    run(mm, body, 5_000_000_000)
-    assert seen == {"dirty": 64, "after": (0, 0)}
-    stat = mm.vmstat.as_dict()
-    assert stat["pgpgout"] == 4 * 64
-    assert stat["pgpgin"] == 0
-    assert mm.lruvec.node_stat(pg.NS_WRITTEN) == mm.lruvec.node_stat(pg.NS_DIRTIED) == 64
-
-
-def test_invalidation_leaves_what_is_dirty_or_mapped_and_truncation_nothing(mm):
-    file = mm.page_cache.open(50)
-    file.read(0, 50)
-    pfns = mm.rmap.part(file.base_slot, 50).astype(np.int64)
-    mm.page_cache.dirty(pfns[:5])
-    mm.page_cache.map_pages(pfns[5:8], executable=False)
-    assert file.invalidate() == 42
-    assert file.nrpages == 8
-    assert file.truncate() == 8
-    for item in (pg.NS_FILE_PAGES, pg.NS_FILE_DIRTY, pg.NS_FILE_MAPPED):
-        assert mm.lruvec.node_stat(item) == (mm.initramfs_pages if item == pg.NS_FILE_PAGES else 0)
-
-
-def test_a_truncated_file_frees_15_pages_at_a_time_last_first(mm):
-    file = mm.page_cache.open(40, gfp_mask=gfp.GFP_HIGHUSER_MOVABLE)
-    file.read_pages(np.arange(40))
-    pfns = mm.rmap.part(file.base_slot, 40).astype(np.int64).tolist()
-    mm.drain_all_pages()
-    file.truncate()
-    memory = mm.pgdat.memory
-    order = pfns[14::-1] + pfns[29:14:-1] + pfns[39:29:-1]
-    assert memory.list_pfns(memory.pcp_head(0, 1, pg.MOVABLE)).tolist()[:40] == order[::-1]
-
-
 # --- a mapping that is gone -------------------------------------------------------------------------------------------
 
 

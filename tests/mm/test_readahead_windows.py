@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm.workbench import file_pfns, unboosted
+from mm.workbench import file_pfns, unboosted, word
 from mmfw.jit import page as pg
 from mmfw.mm.readahead import FileRaState, get_init_ra_size, get_next_ra_size, ondemand_readahead
 
@@ -113,6 +113,77 @@ def test_a_stream_that_starts_in_the_midst_is_known_by_its_second_read(mm):
     got = windows(mm, file, [(1000, 4), (1004, 4), (1008, 4), (1012, 4), (1016, 4)])
     # Its second miss is sequential: 8 pages, 4 of them ahead; their marker at 1008 brings 16, at 1012 32.
     assert got == [(1000, 4), (1004, 8), (1012, 16), (1028, 32), None]
+
+
+def test_a_widened_window_stays_wide(mm):
+    """read(0, 1 MiB): 256 pages, and its marker at 128 brings 256 more; small reads keep that size."""
+    file = mm.page_cache.open(4000)
+    file.read(0, 256)
+    assert file.nrpages == 512
+    for start in range(256, 320, 16):
+        file.read(start, 16)
+    assert file.nrpages == 768
+
+
+def test_a_marker_without_its_window_reads_on_behind_what_is_cached(mm):
+    """Two readers of one file take turns: the window of one is lost when the other has read."""
+    file = mm.page_cache.open(4000)
+    file.read(0, 16)  # 0..31, marker at 16
+    file.read(2000, 16)
+    assert file.nrpages == 32 + 16
+    # At 16: 17..31 are cached, so a window begins at 32, of next(32 - 16 + 16) = 32 pages.
+    file.read(16, 16)
+    assert (file.ra.start, file.ra.size, file.nrpages) == (32, 32, 80)
+    # Where all of a window's reach is cached, nothing is read.
+    ra = FileRaState(start=500, size=32, async_size=32)
+    file.read_pages(np.arange(64, 80))
+    assert ondemand_readahead(ra, 20, 16, hit_marker=True, mapping=file) == (20, 0)
+
+
+@pytest.mark.parametrize(("index", "window"), [(15, (15, 1)), (16, (16, 4)), (17, (17, 4)), (18, (18, 1))])
+def test_what_counts_as_a_sequential_miss(index, window):
+    """Pages up to 15 were read, so the next byte lies on page 16: a miss there or one further is sequential."""
+    ra = FileRaState(prev_pos=16)
+    assert ondemand_readahead(ra, index, 1, hit_marker=False) == window
+
+
+def test_a_first_read_of_page_1_is_no_stream():
+    assert ondemand_readahead(FileRaState(), 1, 1, hit_marker=False) == (1, 1)
+
+
+def test_a_miss_behind_cached_pages_is_taken_for_a_stream(mm):
+    """try_context_readahead(): 20 pages lie before it, so it reads 20 and what was asked, the last one with a marker."""
+    file = mm.page_cache.open(4000)
+    file.read_pages(np.arange(1000, 1020))
+    file.ra.prev_pos = 5
+    assert windows(mm, file, [(1020, 2)])[0] is not None
+    assert (file.ra.start, file.ra.size, file.ra.async_size) == (1020, 22, 1)
+    # From the start of the file on it is believed twice as much, up to the window.
+    other = mm.page_cache.open(100)
+    other.read_pages(np.arange(10))
+    other.ra.prev_pos = 50
+    assert ondemand_readahead(other.ra, 10, 2, hit_marker=False, mapping=other) == (10, 22)
+
+
+def test_the_marker_is_a_flag_of_a_page_that_was_read_in_then(mm):
+    def flagged(file):
+        return [i for i, p in enumerate(file_pfns(mm, file)) if p >= 0 and word(mm, p) & pg.PG_RECLAIM]
+
+    file = mm.page_cache.open(400)
+    file.read(0, 4)  # 0..7, ahead from 4 on
+    assert flagged(file) == [4]
+    file.read(4, 1)
+    assert flagged(file) == [8]
+    # Not on one that was cached: a window over it has no marker, and the next miss is sequential.
+    other = mm.page_cache.open(400)
+    other.read_pages(np.array([4]))
+    other.read(0, 4)
+    assert flagged(other) == []
+    # Cut by the end of the file, the window of 16 has its marker 8 before the end: at 12, not at 8.
+    short = mm.page_cache.open(20)
+    short.read(0, 4)
+    short.read(4, 4)
+    assert flagged(short) == []
 
 
 def test_nothing_is_read_beyond_the_end(mm):

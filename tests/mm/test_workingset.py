@@ -102,14 +102,24 @@ def test_with_swap_the_anonymous_lists_count_too(mm):
 
 
 def test_a_second_use_activates_a_third_refers_to_it_again(mm):
-    file = mm.page_cache.open(1)
+    file = mm.page_cache.open(2)
     states = []
     for _ in range(4):
-        file.read_pages(np.array([0]))
+        file.read_pages(np.array([0, 1]))
         flags = word(mm, file_pfns(mm, file)[0])
         states.append((flags & pg.PG_ACTIVE != 0, flags & pg.PG_REFERENCED != 0))
     assert states == [(False, True), (True, False), (True, True), (True, True)]
-    assert mm.vmstat.as_dict()["pgactivate"] == 1
+    assert mm.vmstat.as_dict()["pgactivate"] == 2
+
+
+def test_reading_the_same_page_again_and_again_is_one_use(mm):
+    """filemap_read() marks the page of the last byte read before not a second time."""
+    file = mm.page_cache.open(8)
+    for _ in range(4):
+        file.read_pages(np.array([5]))
+        file.read(5, 1)
+    flags = word(mm, file_pfns(mm, file)[5])
+    assert flags & (pg.PG_ACTIVE | pg.PG_REFERENCED) == pg.PG_REFERENCED
 
 
 def test_an_activation_by_use_ages_what_is_not_there(mm):

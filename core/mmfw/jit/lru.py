@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mmfw.jit import events as ev
 from mmfw.jit import i64, inline_njit, njit
-from mmfw.jit.alloc import BATCH_BAD_PAGE, BATCH_DONE, BATCH_TRACE_FULL, free_pages_core, row_of
+from mmfw.jit.alloc import row_of
 from mmfw.jit.page import (
     LRU_ACTIVE_ANON,
     LRU_ACTIVE_FILE,
@@ -26,19 +26,16 @@ from mmfw.jit.page import (
     NS_FREE_SWAP,
     NS_SHMEM,
     NS_SWAPCACHE,
-    NS_WORKINGSET_NODES,
     NS_WRITEBACK,
     ORDER_MASK,
     PB_LRU_SHIFT,
     PB_ORDER,
     PG_ACTIVE,
-    PG_COMPOUND,
     PG_DIRTY,
     PG_LAZYFREE,
     PG_LOCKED,
     PG_LRU,
     PG_MAPPED,
-    PG_RECLAIM,
     PG_REFERENCED,
     PG_SWAPBACKED,
     PG_SWAPCACHE,
@@ -46,19 +43,16 @@ from mmfw.jit.page import (
     PG_WORKINGSET,
     PG_WRITEBACK,
     PTE_YOUNG,
-    RMAP,
     S_ANON_COST,
     S_EVENT,
     S_FILE_COST,
     S_NODE_STAT,
     S_NONRESIDENT_AGE,
     S_NR_ROWS,
-    S_TRACE_CAP,
-    S_TRACE_N,
     SLOT_AGE_MASK,
-    SLOT_EMPTY,
     SLOT_SHADOW,
     SLOT_WORKINGSET,
+    T_ALLOC,
     TYPE_MASK,
     WORD,
     Z_LRU,
@@ -71,10 +65,6 @@ from mmfw.jit.page import (
 
 #: Flags that say what a folio is and how it stands on the LRU; they move with it when it migrates.
 KEEP_PG_FLAGS = 0xFFFFF800
-#: Slots of one node of a file's tree; the first slot of a file is a multiple of it.
-XA_CHUNK_SIZE = 64
-#: In place of a node's object: there is no node.
-XA_NONE = -2
 #: Where `lru_add` puts a folio; typed, for a literal would compile it once more.
 TO_HEAD: Final = i64(0)
 TO_TAIL: Final = i64(1)
@@ -183,61 +173,6 @@ def workingset_refault(S: Any, shadow: int, file: bool, nr_pages: int) -> int:
 
 
 @njit
-def shadow_node(slots: Any, slot: int) -> bool:
-    """Whether the node of a file's slot holds shadows and no page (``workingset_update_node()``).
-
-    One whose first slot alone is in use is not taken for a node: so may page 0 lie, in the root of a tree without any.
-    """
-    first = slot & -XA_CHUNK_SIZE
-    if slots[first + ((slot - 1) & (XA_CHUNK_SIZE - 1))] < SLOT_SHADOW:
-        return False
-    found = False
-    for i in range(1, XA_CHUNK_SIZE + 1):
-        at = first + ((slot + i) & (XA_CHUNK_SIZE - 1))
-        word = i64(slots[at])
-        if word < SLOT_SHADOW:
-            return False
-        if word != SLOT_EMPTY and at != first:
-            found = True
-    return found
-
-
-@njit
-def count_shadow_node(S: Any, slots: Any, slot: int, nr_pages: int, sign: int) -> None:
-    """Count the nodes of shadows that a file folio's slots lie in, after eviction (+1) or before insertion (-1)."""
-    at = slot
-    while at < slot + nr_pages:
-        if shadow_node(slots, at):
-            S[S_NODE_STAT + NS_WORKINGSET_NODES] += sign
-        at = (at & -XA_CHUNK_SIZE) + XA_CHUNK_SIZE
-
-
-@njit
-def count_shadow_nodes(slots: Any, base: int, nr_leaves: int) -> int:
-    """How many of a file's leaves are a `shadow_node`."""
-    found = 0
-    for k in range(nr_leaves):
-        if shadow_node(slots, base + k * XA_CHUNK_SIZE):
-            found += 1
-    return found
-
-
-@njit
-def shadow_ages(slots: Any, leaf: Any, base: int, now: int, out: Any) -> None:
-    """For each leaf the evictions since that of its last page; -1 where it is no `shadow_node`."""
-    for k in range(leaf.shape[0]):
-        out[k] = -1
-        first = base + k * XA_CHUNK_SIZE
-        if leaf[k] == XA_NONE or not shadow_node(slots, first):
-            continue
-        for i in range(XA_CHUNK_SIZE):
-            word = i64(slots[first + i])
-            ago = (now - (word & SLOT_AGE_MASK)) & SLOT_AGE_MASK
-            if word != SLOT_EMPTY and (out[k] < 0 or ago < out[k]):
-                out[k] = ago
-
-
-@njit
 def account_folio(S: Any, word: int, sign: int) -> None:
     """Count a folio that enters (+1) or leaves (-1) its owner in the node's statistics."""
     n = sign * (1 << (word & ORDER_MASK))
@@ -262,72 +197,28 @@ def account_folio(S: Any, word: int, sign: int) -> None:
 
 
 @njit
-def insert_folios(page: Any, pb: Any, S: Any, slots: Any, pfns: Any, at: Any, order: int, flags: int) -> None:
-    """Put allocated folios into slots and on the LRU; a slot's shadow makes it a refault.
-
-    ``at`` is the first slot of each folio; a folio of an order above 0 takes ``1 << order`` slots.
-    """
-    for i in range(pfns.shape[0]):
-        pfn = i64(pfns[i])
-        slot = i64(at[i])
-        was = i64(slots[slot])
-        word = i64(page[4 * pfn + WORD]) | flags
-        if not word & PG_SWAPBACKED:
-            count_shadow_node(S, slots, slot, i64(1 << order), i64(-1))
-        if was >= SLOT_SHADOW and was != SLOT_EMPTY:
-            word |= workingset_refault(S, was, word & PG_SWAPBACKED == 0, i64(1 << order))
-        page[4 * pfn + WORD] = word
-        page[4 * pfn + RMAP] = slot
-        for k in range(1 << order):
-            slots[slot + k] = pfn + k
-        account_folio(S, word, i64(1))
-        lru_add(page, pb, S, pfn, TO_HEAD)
-
-
-@njit
-def release_slots(page: Any, pb: Any, S: Any, slots: Any, cpu: int, at: Any, start: int) -> tuple[int, int]:
-    """Empty slots in the order given; a page in one is taken off the LRU and freed (``release_pages()``).
-
-    A large folio is freed when its first slot is named; it must go whole. A page under writeback belongs to nobody from
-    here on, but its device holds it: `end_writeback` frees it.
-
-    Returns
-    -------
-    (int, int)
-        A ``BATCH_*`` code and the index of the first slot not emptied.
-    """
-    i = start
-    while i < at.shape[0]:
-        slot = i64(at[i])
-        was = i64(slots[slot])
-        slots[slot] = SLOT_EMPTY
-        if was < SLOT_SHADOW and i64(page[4 * was + RMAP]) == slot:
-            if S[S_TRACE_N] > S[S_TRACE_CAP] // 2:
-                slots[slot] = was
-                return BATCH_TRACE_FULL, i
-            word = i64(page[4 * was + WORD])
-            if word & PG_LRU:
-                lru_del(page, pb, S, was)
-            account_folio(S, word & ~PG_WRITEBACK, i64(-1))
-            page[4 * was + RMAP] = 0
-            order = word & ORDER_MASK
-            for k in range(1 << order):
-                slots[slot + k] = SLOT_EMPTY
-            if word & PG_WRITEBACK:
-                page[4 * was + WORD] = word & (TYPE_MASK | ORDER_MASK | PG_COMPOUND | PG_WRITEBACK)
-            elif not free_pages_core(page, pb, S, cpu, was, order):
-                return BATCH_BAD_PAGE, i
-        i += 1
-    return BATCH_DONE, i
+def folio_head(page: Any, pfn: int) -> int:
+    """Head of the allocated folio that a page lies in (``page_folio()``)."""
+    head = pfn
+    order = 0
+    while i64(page[4 * head + WORD]) & TYPE_MASK != T_ALLOC and order < PB_ORDER:
+        order += 1
+        head = pfn & -(1 << order)
+    return head
 
 
 @njit
 def mark_accessed(page: Any, pb: Any, S: Any, slots: Any, at: Any) -> None:
-    """Note a use of pages by system calls (``folio_mark_accessed()``)."""
+    """Note a use of pages by system calls (``folio_mark_accessed()``), once for each folio that slots in turn lie in."""
+    last = i64(-1)
     for i in range(at.shape[0]):
         pfn = i64(slots[i64(at[i])])
         if pfn >= SLOT_SHADOW:
             continue
+        pfn = folio_head(page, pfn)
+        if pfn == last:
+            continue
+        last = pfn
         word = i64(page[4 * pfn + WORD])
         if not word & PG_REFERENCED:
             page[4 * pfn + WORD] = word | PG_REFERENCED
@@ -365,17 +256,3 @@ def rotate_reclaimable(page: Any, pb: Any, S: Any, pfn: int) -> None:
         page[4 * pfn + WORD] = i64(page[4 * pfn + WORD]) & ~PG_ACTIVE
         lru_add(page, pb, S, pfn, TO_TAIL)
         S[S_EVENT + ev.PGROTATED] += 1 << (word & ORDER_MASK)
-
-
-@njit
-def end_writeback(page: Any, pb: Any, S: Any, cpu: int, pfns: Any) -> None:
-    """The device has written folios (``folio_end_writeback()``): those for reclaim go next, ownerless ones are freed."""
-    for i in range(pfns.shape[0]):
-        pfn = i64(pfns[i])
-        word = i64(page[4 * pfn + WORD])
-        page[4 * pfn + WORD] = word & ~(PG_WRITEBACK | PG_RECLAIM)
-        S[S_NODE_STAT + NS_WRITEBACK] -= 1 << (word & ORDER_MASK)
-        if page[4 * pfn + RMAP] == 0 and not word & PG_LRU:
-            free_pages_core(page, pb, S, cpu, pfn, word & ORDER_MASK)
-        elif word & PG_RECLAIM:
-            rotate_reclaimable(page, pb, S, pfn)

@@ -14,7 +14,6 @@ from mmfw.jit.alloc import free_pages_core, row_of
 from mmfw.jit.lru import (
     TO_HEAD,
     account_folio,
-    count_shadow_node,
     lru_add,
     lru_del,
     lru_note_cost,
@@ -61,6 +60,7 @@ from mmfw.jit.page import (
     owner_head,
     zone_offset,
 )
+from mmfw.jit.pagecache import count_shadow_node
 
 # What a pass may do, as bits.
 MAY_UNMAP: Final = 1

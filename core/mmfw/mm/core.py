@@ -18,7 +18,6 @@ from mmfw.mm.block import BlockDevice
 from mmfw.mm.capture import TaskCapture
 from mmfw.mm.compaction import Compaction
 from mmfw.mm.context import SchedContext
-from mmfw.mm.filemap import PageCache
 from mmfw.mm.freelist import Freelist
 from mmfw.mm.initial_lru import adopt_lru_pages
 from mmfw.mm.kcompactd import Kcompactd
@@ -29,6 +28,7 @@ from mmfw.mm.memory import AnonMemory, Vma
 from mmfw.mm.mmzone import PglistData
 from mmfw.mm.oom_kill import OomControl
 from mmfw.mm.page_alloc import PageAllocator
+from mmfw.mm.page_cache import PageCache
 from mmfw.mm.page_io import PageIo
 from mmfw.mm.pages import Memory
 from mmfw.mm.resident import ResidentPages

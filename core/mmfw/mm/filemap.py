@@ -1,7 +1,8 @@
-"""The page cache: files, reads with readahead, writes, mapped access (mm/filemap.c, mm/readahead.c of 6.1).
+"""The page cache: files, reads with readahead, writes, dropping (mm/filemap.c, mm/readahead.c, mm/truncate.c of 6.1).
 
 Pages of a file are order-0 folios, or larger ones where the file's mapping supports them. The nodes that index them are
-`mmfw.mm.xarray_nodes`. Not modelled: partial pages, and filesystem metadata.
+`mmfw.mm.xarray_nodes`, mapped access is `mmfw.mm.filemap_fault`. Not modelled: partial pages, and filesystem metadata;
+the size of large folios is the largest that fits, not the kernel's that grows with the window.
 """
 
 from __future__ import annotations
@@ -12,22 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw import gfp
-from mmfw.gfp import GFP_HIGHUSER_MOVABLE
 from mmfw.jit import page as pg
+from mmfw.jit.pagecache import PAGEVEC_SIZE, READ_LOCKED, READ_MARKER
+from mmfw.mm.filemap_fault import mmap_touch
 from mmfw.mm.readahead import FileRaState, ondemand_readahead
-from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.mm.vmstat import VmEvent
 from mmfw.mm.xarray_nodes import XA_CHUNK_SIZE
 
 if TYPE_CHECKING:
-    from mmfw.costs import CostProfile
     from mmfw.mm.block import BlockDevice
-    from mmfw.mm.context import ExecContext
-    from mmfw.mm.lruvec import Lruvec
-    from mmfw.mm.page_alloc import PageAllocator
-    from mmfw.mm.page_io import PageIo
-    from mmfw.mm.rmap import RmapSpace
-    from mmfw.mm.xarray_nodes import XarrayNodes
-    from mmfw.sched import Scheduler
+    from mmfw.mm.page_cache import PageCache
 
 Indices = NDArray[np.int64]
 
@@ -41,6 +36,10 @@ class AddressSpace:
         Size of the file.
     base_slot : int
         Rmap slot of its page 0.
+    tree : PageTree
+        Its nodes.
+    ra : FileRaState
+        What its reader read; all of them share it.
     """
 
     def __init__(
@@ -55,96 +54,179 @@ class AddressSpace:
     ) -> None:
         self.nr_pages = nr_pages
         self.name = name
-        self._cache = cache
+        self.cache = cache
+        self.ra = ra
         self._gfp_mask = gfp_mask
-        self._ra = ra
         self._max_order = max_order
         self._device = device
         nr_slots = -(-nr_pages // XA_CHUNK_SIZE) * XA_CHUNK_SIZE
         self.base_slot = cache.rmap.register(self, nr_slots, XA_CHUNK_SIZE)
         self.tree = cache.nodes.tree(self.base_slot, nr_pages)
 
-    def _words(self) -> NDArray[np.uint32]:
-        return self._cache.rmap.part(self.base_slot, self.nr_pages)
+    def words(self) -> NDArray[np.uint32]:
+        """Its slots, as a view."""
+        return self.cache.rmap.part(self.base_slot, self.nr_pages)
 
     @property
     def nrpages(self) -> int:
         """Pages cached now."""
-        return int((self._words() < pg.SLOT_SHADOW).sum())
+        return int((self.words() < pg.SLOT_SHADOW).sum())
 
     def cached(self, indices: Indices) -> NDArray[np.bool_]:
         """Which of the pages are cached."""
-        mask: NDArray[np.bool_] = self._words()[indices] < pg.SLOT_SHADOW
+        mask: NDArray[np.bool_] = self.words()[indices] < pg.SLOT_SHADOW
         return mask
+
+    def next_miss(self, index: int, max_scan: int) -> int:
+        """First absent page from an index on, at most ``index + max_scan`` (``page_cache_next_miss()``)."""
+        absent = self.words()[index : index + max_scan] >= pg.SLOT_SHADOW
+        return index + (int(absent.argmax()) if absent.any() else min(max_scan, len(absent)))
+
+    def history(self, index: int, max_scan: int) -> int:
+        """Pages cached one behind the other before an index (``count_history_pages()``)."""
+        absent = self.words()[max(0, index - max_scan) : index][::-1] >= pg.SLOT_SHADOW
+        return int(absent.argmax()) if absent.any() else len(absent)
 
     # --- reading --------------------------------------------------------------------------------------
 
     def read(self, start: int, nr_pages: int) -> int:
         """Read pages one after another, as one ``read(2)`` (``filemap_read()``).
 
-        Absent pages are read in with readahead; each page is marked accessed once.
+        Absent pages are read in with readahead. A page that is being read is waited for. Each is marked accessed once,
+        but not the one that was read last before.
 
         Returns
         -------
         int
-            Pages read; fewer than asked at the end of the file, or if memory ran out.
+            Pages read; fewer than asked at the end of the file, if the task was killed, or if memory ran out.
         """
+        lruvec, ra = self.cache.lruvec, self.ra
         end = min(start + nr_pages, self.nr_pages)
         index = start
-        while index < end:
-            words = self._words()[index:end]
-            present = words < pg.SLOT_SHADOW
-            run = int(np.argmin(present)) if not present.all() else end - index
-            marker = self._ra.marker
-            if index <= marker < index + run:
-                ahead = marker - index
-                self._ra.marker = -1
-                self._ahead(marker, end - marker, hit_marker=True)
-                run = max(run, ahead + 1)
-            elif run == 0:
-                self._ahead(index, end - index, hit_marker=False)
-                if self._words()[index] >= pg.SLOT_SHADOW and not self._fill(index, 1):
+        while index < end and not self.cache.context.fatal_signal_pending:
+            run, why = lruvec.read_batch(self.base_slot + index, self.base_slot + end)
+            if run == 0:
+                # page_cache_sync_readahead(); without a window the page alone.
+                if ra.ra_pages:
+                    self.fill(*ondemand_readahead(ra, index, end - index, hit_marker=False, mapping=self))
+                if self.words()[index] >= pg.SLOT_SHADOW and not self.create_folio(index):
                     break
                 continue
-            self._use(np.arange(index, index + run, dtype=np.int64))
+            last = index + run - 1
+            if why & READ_MARKER:
+                # Full batches in front of the marker's are copied before it is met.
+                before = (run - 1) // PAGEVEC_SIZE * PAGEVEC_SIZE
+                self._use(index, before)
+                index, run = index + before, run - before
+                self.async_readahead(last, end - last)
+            if why & READ_LOCKED and self.wait_locked(last):
+                continue
+            self._use(index, run)
             index += run
-        self._ra.prev_index = index - 1
         return index - start
 
     def read_pages(self, indices: Indices) -> int:
-        """Read single pages anywhere in the file, without readahead; how many were absent."""
+        """Read single pages anywhere in the file, without readahead (FMODE_RANDOM); how many were absent."""
         absent = indices[~self.cached(indices)]
         if len(absent):
             self._add(absent)
-        self._use(indices)
+            for index in absent[~self.cached(absent)].tolist():
+                if not self.create_folio(index):
+                    break
+            if self._device is not None:
+                for index in absent.tolist():
+                    self.wait_locked(index)
+        again = len(indices) > 0 and int(indices[0]) == self.ra.prev_pos - 1
+        self._mark_and_copy(indices[1:] if again else indices, len(indices))
+        if len(indices):
+            self.ra.prev_pos = int(indices[-1]) + 1
         return len(absent)
 
-    def _use(self, indices: Indices) -> None:
-        cache = self._cache
+    def _use(self, index: int, nr_pages: int) -> None:
+        if nr_pages:
+            first = index + (index == self.ra.prev_pos - 1)
+            self._mark_and_copy(np.arange(first, index + nr_pages, dtype=np.int64), nr_pages)
+            self.ra.prev_pos = index + nr_pages
+
+    def _mark_and_copy(self, indices: Indices, nr_pages: int) -> None:
+        cache = self.cache
         cache.lruvec.mark_accessed(self.base_slot + indices)
-        cache.context.charge(len(indices) * cache.costs.copy_page, "file read")
+        cache.context.charge(nr_pages * cache.costs.copy_page, "file read")
 
-    def _ahead(self, index: int, req_size: int, *, hit_marker: bool) -> None:
-        first, nr = ondemand_readahead(self._ra, index, req_size, hit_marker=hit_marker)
-        self._fill(first, nr)
+    def async_readahead(self, index: int, req_size: int) -> None:
+        """Read on behind a page that has the readahead flag, which it loses (``page_cache_async_ra()``)."""
+        lruvec = self.cache.lruvec
+        pfn = self.words()[index : index + 1].astype(np.int64)
+        head = lruvec.heads(pfn)
+        behind_head = int(pfn[0] - head[0])
+        word = int(lruvec.words(head)[0])
+        if not self.ra.ra_pages or word & pg.PG_WRITEBACK:
+            return
+        lruvec.set_flags(head, off=pg.PG_RECLAIM)
+        index, req_size = index - behind_head, req_size + behind_head
+        order = word & pg.ORDER_MASK
+        self.fill(*ondemand_readahead(self.ra, index, req_size, hit_marker=True, order=order, mapping=self))
 
-    def _fill(self, first: int, nr: int) -> int:
-        """Allocate and read in the absent pages of a window (``page_cache_ra_unbounded()``)."""
-        window = np.arange(first, min(first + nr, self.nr_pages), dtype=np.int64)
+    def fill(self, first: int, nr: int) -> None:
+        """Read in the absent pages of a planned window (``page_cache_ra_unbounded()``, ``page_cache_ra_order()``).
+
+        Its marker is set on the page that was planned for it if that is one of them. Where the end of the file cuts the
+        window, the marker moves forward with it, unless the file has large folios.
+        """
+        end = min(first + nr, self.nr_pages)
+        window = np.arange(first, end, dtype=np.int64)
+        marker = self.ra.marker
+        if marker >= 0 and (not self._max_order or self.ra.size < 4):
+            marker = end - (self.ra.start + self.ra.size - marker)
         absent = window[~self.cached(window)]
-        return self._add(absent) if len(absent) else 0
+        if len(absent):
+            self._add(absent, marker=marker)
 
-    def _add(self, indices: Indices, flags: int = 0, extra_gfp: int = gfp.NORETRY | gfp.NOWARN) -> int:
-        """Allocate and insert absent pages, ascending, as a loop of ``filemap_add_folio()`` does.
+    def create_folio(self, index: int) -> bool:
+        """Read in one page that readahead had no memory for, whatever it takes (``filemap_create_folio()``)."""
+        self._add(np.array([index], dtype=np.int64), extra_gfp=0, nofs=False)
+        return bool(self.words()[index] < pg.SLOT_SHADOW)
+
+    def wait_locked(self, index: int) -> bool:
+        """Wait until a page has been read (``folio_wait_locked()``); False if that was not necessary."""
+        cache = self.cache
+        if cache.context.time_stands_still or not self._locked(index):
+            return False
+        cache.uptodate.wait_event(lambda: not self._locked(index))
+        return True
+
+    def _locked(self, index: int) -> bool:
+        word = self.words()[index : index + 1]
+        if word[0] >= pg.SLOT_SHADOW:
+            return False
+        lruvec = self.cache.lruvec
+        return bool(lruvec.words(lruvec.heads(word.astype(np.int64)))[0] & pg.PG_LOCKED)
+
+    # --- adding pages -----------------------------------------------------------------------------------
+
+    def _add(
+        self,
+        indices: Indices,
+        *,
+        extra_gfp: int = gfp.NORETRY | gfp.NOWARN,
+        nofs: bool = True,
+        marker: int = -1,
+    ) -> int:
+        """Allocate, insert and read absent pages, as a loop of ``filemap_add_folio()`` does.
 
         Returns
         -------
         int
             How many there was memory for. A page that found none for its node is passed over.
         """
-        cache = self._cache
-        mask = (self._gfp_mask | gfp.COMP | extra_gfp) & ~gfp.FS
-        done = added = 0
+        cache = self.cache
+        mask = self._gfp_mask | gfp.COMP | extra_gfp
+        if nofs:
+            mask &= ~gfp.FS
+        reads = self._device is not None and not cache.context.time_stands_still
+        flags = pg.PG_LOCKED if reads else 0
+        done = 0
+        added = []
         while done < len(indices):
             order, some = self._folio_order(indices, done)
             pfns = indices[:0]
@@ -154,32 +236,39 @@ class AddressSpace:
                 order = order if len(pfns) else 0
             if order == 0:
                 # The page that needs a new node ends a batch: its node is allocated before the page behind it.
-                some = indices[done : done + 32]
+                some = indices[done : done + (1 if self._max_order else 32)]
                 some = some[: self.tree.batch(some)]
                 pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
                 some = some[: len(pfns)]
             if len(pfns) == 0:
                 break
             done += len(some)
-            added += self._insert(pfns, some, order, flags, mask)
-        cache.vmstat.count(VmEvent.pgpgin, 4 * added)
-        self._wait_for_device(added)
-        return added
+            inserted = self._insert(pfns, some, order, flags, mask)
+            if len(inserted):
+                added.append(inserted)
+                if marker >= 0 and (some == marker).any() and self.words()[marker] < pg.SLOT_SHADOW:
+                    head = cache.lruvec.heads(self.words()[marker : marker + 1].astype(np.int64))
+                    cache.lruvec.set_flags(head, on=pg.PG_RECLAIM)
+        return self._read_in(np.concatenate(added)) if added else 0
 
-    def _insert(self, pfns: Indices, indices: Indices, order: int, flags: int, mask: int) -> int:
+    def _insert(self, pfns: Indices, indices: Indices, order: int, flags: int, mask: int) -> Indices:
         """Put allocated folios at absent indices, making nodes first where there are none (``__filemap_add_folio()``).
+
+        With __GFP_WRITE in the mask a page that was evicted is no refault.
 
         Returns
         -------
-        int
-            Pages inserted: not those that somebody else has read meanwhile, nor those for whose node no memory was left.
+        int64[n]
+            Those inserted: not those that somebody else has read meanwhile, nor those for whose node no memory was left.
         """
-        cache = self._cache
+        cache = self.cache
         while (at := self.tree.without_node(indices)) < len(indices):
             if not self.tree.create(int(indices[at]), mask):
                 # Nothing is left for this page and those after it that lack the same node.
                 cache.allocator.free_pages_batch(pfns if order else pfns[at:], order)
                 pfns, indices = pfns[:0] if order else pfns[:at], indices[:0] if order else indices[:at]
+        if len(pfns) == 0:
+            return pfns
         absent = ~self.cached(indices)
         if order:
             absent, indices = np.array([absent.all()]), indices[:1]
@@ -187,8 +276,9 @@ class AddressSpace:
             cache.allocator.free_pages_batch(pfns[~absent], order)
             pfns, indices = pfns[absent], indices[absent]
         if len(pfns):
-            cache.lruvec.insert(pfns, self.base_slot + indices, order=order, flags=flags)
-        return len(pfns) << order
+            slots = self.base_slot + indices
+            cache.lruvec.insert(pfns, slots, order=order, flags=flags, refault=not mask & gfp.WRITE)
+        return pfns
 
     def _folio_order(self, indices: Indices, at: int) -> tuple[int, Indices]:
         """Largest folio that fits at a position of the absent pages, and its indices."""
@@ -202,190 +292,82 @@ class AddressSpace:
             order += 1
         return order, indices[at : at + (1 << order)]
 
-    def _wait_for_device(self, nr_pages: int) -> None:
-        cache = self._cache
+    def _read_in(self, pfns: Indices) -> int:
+        """Have folios read (``read_pages()``); how many pages. From a device they are locked until it is done."""
+        cache = self.cache
+        words = cache.lruvec.words(pfns)
+        nr_pages = (
+            int((1 << (words & pg.ORDER_MASK).astype(np.int64)).sum()) if self._max_order else len(pfns)
+        )
+        cache.vmstat.count(VmEvent.pgpgin, 4 * nr_pages)
         if self._device is None:
             cache.context.charge(nr_pages * cache.costs.writeback_page, "file read")
-        elif nr_pages:
-            done = self._device.submit(nr_pages)
-            cache.context.schedule_timeout(max(0, done - cache.sched.now))
+        elif not cache.context.time_stands_still:
+            self._device.submit(nr_pages, lambda: cache.end_read(pfns))
+        return nr_pages
 
-    # --- writing, mapping, dropping ---------------------------------------------------------------------
+    # --- writing, dropping ------------------------------------------------------------------------------
 
     def write(self, start: int, nr_pages: int) -> int:
-        """Write whole pages (``generic_perform_write()``): they are dirty until the flusher has written them."""
+        """Write whole pages (``generic_perform_write()``): they are dirty until the flusher has written them.
+
+        That marks no page accessed, and a page that comes back to be overwritten is no refault.
+        """
         end = min(start + nr_pages, self.nr_pages)
-        cache = self._cache
+        cache = self.cache
         written = 0
         for first in range(start, end, 32):
             indices = np.arange(first, min(first + 32, end), dtype=np.int64)
-            absent = indices[~self.cached(indices)]
-            if len(absent):
-                self._add_for_write(absent)
-            words = self._words()[indices]
+            self._add_for_write(indices[~self.cached(indices)])
+            words = self.words()[indices]
             pfns = words[words < pg.SLOT_SHADOW].astype(np.int64)
-            cache.dirty(pfns)
-            self._use(indices)
+            cache.dirty(np.unique(cache.lruvec.heads(pfns)) if self._max_order else pfns)
+            cache.context.charge(len(pfns) * cache.costs.copy_page, "file write")
             written += len(pfns)
             cache.page_io.balance_dirty_pages()
         return written
 
     def _add_for_write(self, indices: Indices) -> None:
-        cache = self._cache
-        mask = (self._gfp_mask | gfp.COMP | gfp.WRITE) & ~gfp.FS
+        """``grab_cache_page_write_begin()``."""
+        mask = self._gfp_mask | gfp.COMP | gfp.WRITE
         done = 0
         while done < len(indices):
             some = indices[done : done + self.tree.batch(indices[done:])]
-            pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
+            pfns = self.cache.allocator.alloc_pages_batch(mask, 0, len(some))
             if len(pfns) == 0:
                 return
             self._insert(pfns, some[: len(pfns)], 0, 0, mask)
             done += len(some)
 
-    def mmap_touch(self, indices: Indices, *, executable: bool = False) -> int:
-        """Access pages through a mapping (``filemap_fault()``); how many faulted in from the device."""
-        cache = self._cache
-        absent = indices[~self.cached(indices)]
-        if len(absent):
-            self._add(absent)
-            cache.vmstat.count(VmEvent.pgmajfault, len(absent))
-        words = self._words()[indices]
-        pfns = words[words < pg.SLOT_SHADOW].astype(np.int64)
-        cache.map_pages(pfns, executable=executable)
-        return len(absent)
-
     def invalidate(self) -> int:
-        """Drop clean, unmapped pages (``invalidate_mapping_pages()``, by last close or drop_caches); how many."""
-        return self._drop(pg.PG_DIRTY | pg.PG_WRITEBACK | pg.PG_MAPPED | pg.PG_LOCKED | pg.PG_PINNED)
+        """Drop clean, unmapped pages (``invalidate_mapping_pages()``, by last close or drop_caches); how many.
+
+        Shadows go too. Other pages are deactivated, but for those that are locked or being written.
+        """
+        return self._drop(invalidate=True)
 
     def truncate(self) -> int:
-        """Drop every page (``truncate_inode_pages()``); how many."""
-        return self._drop(0)
+        """Drop every page and shadow (``truncate_inode_pages()``); how many pages were freed.
 
-    def _drop(self, unless: int) -> int:
+        A page under writeback, which the kernel waits for, goes last, and is freed when it is written.
+        """
+        return self._drop(invalidate=False)
+
+    def _drop(self, *, invalidate: bool) -> int:
+        lruvec = self.cache.lruvec
         nr_shadow_nodes = self.tree.nr_shadow_nodes()
-        words = self._words()
-        indices = np.flatnonzero(words < pg.SLOT_SHADOW)
-        heads = words[indices].astype(np.int64)
-        flags = self._cache.flags_of(heads)
-        keep = (flags & unless) != 0 if unless else np.zeros(len(heads), dtype=np.bool_)
-        slots = self.base_slot + indices[~keep]
-        # A batch of 15 is released last page first (``__pagevec_release()``).
-        batches = [slots[i : i + 15][::-1] for i in range(0, len(slots), 15)]
-        freed = 0
-        for batch in batches:
-            freed += self._cache.lruvec.release(batch)
-        words = self._words()
-        words[words >= pg.SLOT_SHADOW] = pg.SLOT_EMPTY
+        freed = lruvec.drop_entries(self.base_slot, self.nr_pages, invalidate=invalidate)
+        if not invalidate:
+            freed += lruvec.release(self.base_slot + np.flatnonzero(self.words() < pg.SLOT_SHADOW))
         self.tree.drop_empty(nr_shadow_nodes)
         return freed
 
     def close(self) -> None:
         """Drop every page and forget the file."""
         self.truncate()
-        self._cache.nodes.forget(self.tree)
-        self._cache.forget(self)
+        self.cache.nodes.forget(self.tree)
+        self.cache.forget(self)
 
-
-class PageCache:
-    """All files of a machine.
-
-    Parameters
-    ----------
-    allocator, lruvec, rmap, page_io, nodes
-        Where pages come from, wait, are found and are written, and what indexes them.
-    sched, context, costs, vmstat
-        The clock, the running task, what work costs, the counters.
-    """
-
-    def __init__(
-        self,
-        allocator: PageAllocator,
-        lruvec: Lruvec,
-        rmap: RmapSpace,
-        page_io: PageIo,
-        nodes: XarrayNodes,
-        sched: Scheduler,
-        context: ExecContext,
-        costs: CostProfile,
-        vmstat: VmStat,
-    ) -> None:
-        self.allocator = allocator
-        self.lruvec = lruvec
-        self.rmap = rmap
-        self.page_io = page_io
-        self.nodes = nodes
-        self.sched = sched
-        self.context = context
-        self.costs = costs
-        self.vmstat = vmstat
-        self._files: list[AddressSpace] = []
-
-    def open(
-        self,
-        nr_pages: int,
-        *,
-        gfp_mask: int = GFP_HIGHUSER_MOVABLE,
-        ra_pages: int = 32,
-        max_order: int = 0,
-        device: BlockDevice | None = None,
-        name: str = "",
-    ) -> AddressSpace:
-        """A file of that many pages, none cached yet.
-
-        Parameters
-        ----------
-        nr_pages : int
-            Size.
-        gfp_mask : int
-            ``mapping_gfp_mask()``; a raw block device's is GFP_USER, so its pages are not movable by type.
-        ra_pages : int
-            Largest readahead window.
-        max_order : int
-            Largest folio readahead may use; 0 for a filesystem without large folios.
-        device : BlockDevice, optional
-            What it is read from; None for one of no latency that costs ``writeback_page`` a page.
-        name : str
-            For messages.
-        """
-        file = AddressSpace(self, nr_pages, gfp_mask, FileRaState(ra_pages=ra_pages), max_order, device, name)
-        self._files.append(file)
-        return file
-
-    def forget(self, file: AddressSpace) -> None:
-        """Take a closed file off the list."""
-        self._files.remove(file)
-
-    def adopt(self, file: AddressSpace, pfns: Indices) -> None:
-        """Cache the first pages of a file in pages that are allocated already: the state a run starts from."""
-        file.tree.adopt(len(pfns))
-        self.lruvec.insert(pfns, file.base_slot + np.arange(len(pfns), dtype=np.int64))
-
-    def drop_pagecache(self) -> int:
-        """``echo 1 > /proc/sys/vm/drop_caches``; pages dropped."""
-        self.vmstat.count(VmEvent.drop_pagecache)
-        return sum(file.invalidate() for file in self._files)
-
-    @property
-    def nr_file_pages(self) -> int:
-        """Cached pages of all files."""
-        return sum(file.nrpages for file in self._files)
-
-    def flags_of(self, pfns: Indices) -> NDArray[np.uint32]:
-        """Page words of heads."""
-        words: NDArray[np.uint32] = self.lruvec.words(pfns)
-        return words
-
-    def dirty(self, pfns: Indices) -> None:
-        """Mark pages dirty (``folio_mark_dirty()``)."""
-        clean = pfns[(self.lruvec.words(pfns) & pg.PG_DIRTY) == 0]
-        self.lruvec.set_flags(clean, on=pg.PG_DIRTY)
-        self.lruvec.add_node_stat(pg.NS_FILE_DIRTY, len(clean))
-        self.lruvec.add_node_stat(pg.NS_DIRTIED, len(clean))
-
-    def map_pages(self, pfns: Indices, *, executable: bool) -> None:
-        """Enter pages into a page table, accessed."""
-        new = pfns[(self.lruvec.words(pfns) & pg.PG_MAPPED) == 0]
-        self.lruvec.add_node_stat(pg.NS_FILE_MAPPED, len(new))
-        flags = pg.PG_MAPPED | pg.PTE_YOUNG | (pg.PTE_EXEC if executable else 0)
-        self.lruvec.set_flags(pfns, on=flags)
+    def mmap_touch(self, indices: Indices, *, executable: bool = False) -> int:
+        """Access pages through a mapping; see `mmfw.mm.filemap_fault.mmap_touch`."""
+        return mmap_touch(self, indices, executable=executable)

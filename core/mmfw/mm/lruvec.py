@@ -15,6 +15,7 @@ from mmfw.errors import CallerError
 from mmfw.jit import alloc as jit_alloc
 from mmfw.jit import lru as jit
 from mmfw.jit import page as pg
+from mmfw.jit import pagecache as jit_cache
 
 if TYPE_CHECKING:
     from mmfw.mm.context import ExecContext
@@ -42,7 +43,9 @@ class Lruvec:
         self._rmap = rmap
         self._context = context
 
-    def insert(self, pfns: Pfns, slots: Pfns, *, order: int = 0, flags: int = 0) -> None:
+    def insert(
+        self, pfns: Pfns, slots: Pfns, *, order: int = 0, flags: int = 0, refault: bool = True
+    ) -> None:
         """Put allocated folios into slots and on the inactive list (``folio_add_lru()``).
 
         A slot that holds a shadow makes the page a refault (``workingset_refault()``).
@@ -57,9 +60,13 @@ class Lruvec:
             0 to 9.
         flags : int
             ``PG_*`` bits to set: `PG_SWAPBACKED`, `PG_MAPPED`, `PG_DIRTY` and so on.
+        refault : bool
+            False leaves shadows unjudged, as for pages that will be overwritten.
         """
         memory = self._memory
-        jit.insert_folios(memory.page, memory.pb, memory.S, self._rmap.slots, pfns, slots, order, flags)
+        jit_cache.insert_folios(
+            memory.page, memory.pb, memory.S, self._rmap.slots, pfns, slots, order, flags, refault
+        )
 
     def release(self, slots: Pfns) -> int:
         """Empty slots, freeing their pages in the order given (``release_pages()``).
@@ -78,7 +85,7 @@ class Lruvec:
         before = int(memory.S[pg.S_PGFREE])
         done = 0
         while done < len(slots):
-            status, done = jit.release_slots(
+            status, done = jit_cache.release_slots(
                 memory.page, memory.pb, memory.S, self._rmap.slots, self._context.cpu, slots, done
             )
             if status == jit_alloc.BATCH_TRACE_FULL:
@@ -87,10 +94,79 @@ class Lruvec:
                 raise CallerError(f"slot {int(slots[done])} holds a page that is not allocated")
         return int(memory.S[pg.S_PGFREE]) - before
 
+    def drop_entries(self, base: int, nr_slots: int, *, invalidate: bool) -> int:
+        """Drop a file's pages and shadows, those left out that are locked or being written; pages freed.
+
+        Parameters
+        ----------
+        base, nr_slots : int
+            Its slots.
+        invalidate : bool
+            Leave dirty, mapped and held pages, too.
+        """
+        memory = self._memory
+        before = int(memory.S[pg.S_PGFREE])
+        done, status = 0, jit_alloc.BATCH_TRACE_FULL
+        while status == jit_alloc.BATCH_TRACE_FULL:
+            status, done = jit_cache.drop_entries(
+                memory.page,
+                memory.pb,
+                memory.S,
+                self._rmap.slots,
+                self._context.cpu,
+                base,
+                nr_slots,
+                done,
+                invalidate,
+            )
+            if status == jit_alloc.BATCH_TRACE_FULL:
+                memory.flush_trace()
+        return int(memory.S[pg.S_PGFREE]) - before
+
+    def read_batch(self, start: int, end: int) -> tuple[int, int]:
+        """Pages from a slot on that can be read, and why there are no more; see `mmfw.jit.pagecache.get_read_batch`."""
+        run, why = jit_cache.get_read_batch(self._memory.page, self._rmap.slots, start, end)
+        return int(run), int(why)
+
     def mark_accessed(self, slots: Pfns) -> None:
         """Note a use by a system call (``folio_mark_accessed()``)."""
         memory = self._memory
         jit.mark_accessed(memory.page, memory.pb, memory.S, self._rmap.slots, slots)
+
+    def heads(self, pfns: Pfns) -> Pfns:
+        """Head of the folio that each page lies in (``page_folio()``)."""
+        out = np.empty(len(pfns), dtype=np.int64)
+        jit_cache.folio_heads(self._memory.page, pfns, out)
+        return out
+
+    def touch_file(self, slots: Pfns) -> int:
+        """Set the accessed bits of a file's mapped pages, up to the first that is not mapped; how many."""
+        return int(jit_cache.touch_file(self._memory.page, self._rmap.slots, slots))
+
+    def map_file(self, base: int, first: int, end: int, index: int, flags: int) -> tuple[int, bool]:
+        """Map a file's pages that are ready; how many of them are cached, and whether one of them now is.
+
+        Parameters
+        ----------
+        base : int
+            Slot of the file's page 0.
+        first, end : int
+            Pages to map, end excluded.
+        index : int
+            The page that is asked for.
+        flags : int
+            ``PG_MAPPED`` and bits of the entry.
+        """
+        memory, slots = self._memory, self._rmap.slots
+        met, mapped = jit_cache.map_pages(
+            memory.page, memory.S, slots, base + first, base + end, base + index, flags
+        )
+        return int(met), bool(mapped)
+
+    def map_file_page(self, slot: int, flags: int) -> None:
+        """Map the page of a slot, whatever its flags."""
+        memory = self._memory
+        jit_cache.map_page(memory.page, memory.S, self._rmap.slots, slot, flags)
 
     def touch(self, slots: Pfns) -> int:
         """Set the accessed bits of mapped pages; how many of the slots hold no page."""
@@ -127,7 +203,12 @@ class Lruvec:
     def end_writeback(self, pfns: Pfns) -> None:
         """The device has written pages (``folio_end_writeback()``): those for reclaim go next, ownerless ones now."""
         memory = self._memory
-        jit.end_writeback(memory.page, memory.pb, memory.S, self._context.cpu, pfns)
+        jit_cache.end_writeback(memory.page, memory.pb, memory.S, self._context.cpu, pfns)
+
+    def end_read(self, pfns: Pfns) -> None:
+        """The device has read folios (``folio_unlock()``); ownerless ones are freed."""
+        memory = self._memory
+        jit_cache.end_read(memory.page, memory.pb, memory.S, self._context.cpu, pfns)
 
     def size(self, lru: int, highest_zoneidx: int = 4) -> int:
         """Pages on a list in zones up to an index (``lruvec_lru_size()``)."""

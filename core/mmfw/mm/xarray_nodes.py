@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw import gfp
-from mmfw.jit import lru as jit
 from mmfw.jit import page as pg
+from mmfw.jit import pagecache as jit
+from mmfw.jit.lru import nr_lru_pages
 from mmfw.mm.slab_sizes import SLAB_PANIC, SLAB_RECLAIM_ACCOUNT
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.types import SHRINK_EMPTY, ShrinkControl, ShrinkerOps
@@ -348,7 +349,7 @@ class XarrayNodes:
         nodes = int(S[pg.S_NODE_STAT + pg.NS_WORKINGSET_NODES])
         if not nodes:
             return SHRINK_EMPTY
-        pages = int(jit.nr_lru_pages(S))
+        pages = int(nr_lru_pages(S))
         pages += int(S[pg.S_NODE_STAT + pg.NS_SLAB_RECLAIMABLE])
         pages += int(S[pg.S_NODE_STAT + pg.NS_SLAB_UNRECLAIMABLE])
         return max(0, nodes - (pages >> (XA_CHUNK_SHIFT - 3)))
