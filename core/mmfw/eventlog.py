@@ -71,16 +71,21 @@ class EventLog:
         self._mm = mm
         self._hash = hashlib.sha256()
         self._read: dict[type, Callable[[Any], Any]] = {}
+        self._last: tuple[TraceEvent | None, str] = None, ""
         self.kswapd_wakes: dict[int, int] = {}
         for kind in DIGESTED_EVENTS:
             mm.trace.subscribe(kind, self._note)
 
     def _note(self, event: TraceEvent) -> None:
         kind = type(event)
-        read = self._read.get(kind)
-        if read is None:
-            read = self._read[kind] = attrgetter(*(f.name for f in fields(event)))
-        self._hash.update(f"{self._mm.sched.now} {kind.__name__} {read(event)!r}\n".encode())
+        last, text = self._last
+        if event is not last:  # the same one again says the same: events are frozen
+            read = self._read.get(kind)
+            if read is None:
+                read = self._read[kind] = attrgetter(*(f.name for f in fields(event)))
+            text = f"{kind.__name__} {read(event)!r}\n"
+            self._last = event, text
+        self._hash.update(f"{self._mm.sched.now} {text}".encode())
         if kind is MmVmscanKswapdWake:
             order = event.order  # type: ignore[attr-defined] # just told apart by its class
             self.kswapd_wakes[order] = self.kswapd_wakes.get(order, 0) + 1

@@ -101,6 +101,8 @@ class CompactRun:
         self._zone_row = 0
         self._capture = False
         self._cc = np.zeros(cct.CC_SIZE, dtype=np.int64)
+        self._fields = self._cc.data  # the same numbers as Python's own: a block's loop reads dozens
+        self._finished_event: MmCompactionFinished | None = None
         self._pages = np.empty(_ROOM, dtype=np.int64)
         self._charged = (0, 0, 0)
         self._pageblock_ns = 0
@@ -204,7 +206,7 @@ class CompactRun:
             control.whole_zone = True
 
     def _loop(self, zone: Zone, z: int, *, capture: bool) -> CompactResult:
-        memory, cc, pages, control = self._memory, self._cc, self._pages, self.control
+        memory, cc, fields, pages, control = self._memory, self._cc, self._fields, self._pages, self.control
         S, row, order = memory.S, zone.index, control.order
         direct_async = control.direct_compaction and control.mode == MigrateMode.ASYNC
         update_cached = control.mode == MigrateMode.ASYNC and (
@@ -217,8 +219,8 @@ class CompactRun:
                 return result
             if self._ask_shrinkers(ScanPhase.PAGEBLOCK) and self.captured >= 0:
                 return CompactResult.SUCCESS
-            iteration_start = int(cc[cct.CC_MIGRATE_PFN])
-            cc[cct.CC_RESCAN] = last_migrated >> pg.PB_ORDER == iteration_start >> pg.PB_ORDER
+            iteration_start = fields[cct.CC_MIGRATE_PFN]
+            fields[cct.CC_RESCAN] = last_migrated >> pg.PB_ORDER == iteration_start >> pg.PB_ORDER
             self._context.might_sleep()
             if self._context.fatal_signal_pending:
                 return CompactResult.CONTENDED
@@ -241,11 +243,11 @@ class CompactRun:
                 if failed == jit.MIGRATE_ENOMEM and not cct.scanners_met(cc):
                     return CompactResult.CONTENDED
                 if failed and direct_async:
-                    cc[cct.CC_MIGRATE_PFN] = cct.block_end_pfn(int(cc[cct.CC_MIGRATE_PFN]) - 1, order)
+                    cc[cct.CC_MIGRATE_PFN] = cct.block_end_pfn(fields[cct.CC_MIGRATE_PFN] - 1, order)
                     last_migrated = 0
             elif update_cached:
                 S[z + pg.Z_CACHED_MIGRATE + 1] = S[z + pg.Z_CACHED_MIGRATE]
-            if order > 0 and last_migrated and last_migrated < int(cc[cct.CC_MIGRATE_PFN]) >> order << order:
+            if order > 0 and last_migrated and last_migrated < fields[cct.CC_MIGRATE_PFN] >> order << order:
                 self._capturing(row, on=capture)
                 drain_pages_zone(memory.page, memory.pb, S, self._context.cpu, row)
                 self._capturing(row, on=False)
@@ -266,13 +268,17 @@ class CompactRun:
                 if free or self.captured >= 0:
                     result = CompactResult.SUCCESS
         if self._trace.enabled(MmCompactionFinished):
-            self._trace.emit(MmCompactionFinished(zone.node, zone.index, self.control.order, result))
+            event = self._finished_event
+            if event is None or event.ret is not result:
+                event = MmCompactionFinished(zone.node, zone.index, self.control.order, result)
+                self._finished_event = event
+            self._trace.emit(event)
         return CompactResult.CONTINUE if result == CompactResult.NO_SUITABLE_PAGE else result
 
     def _finished(self, zone: Zone, z: int) -> CompactResult:
         """``__compact_finished()``."""
-        S, cc, control = self._memory.S, self._cc, self.control
-        if cct.scanners_met(cc):
+        S, fields, control = self._memory.S, self._fields, self.control
+        if fields[cct.CC_FREE_PFN] >> pg.PB_ORDER <= fields[cct.CC_MIGRATE_PFN] >> pg.PB_ORDER:
             S[z + pg.Z_CACHED_MIGRATE] = S[z + pg.Z_CACHED_MIGRATE + 1] = S[z + pg.Z_START]
             S[z + pg.Z_CACHED_FREE] = (S[z + pg.Z_END] - 1) & -PAGEBLOCK_NR_PAGES
             if control.direct_compaction:
@@ -284,9 +290,9 @@ class CompactRun:
             if fragmentation_score_zone(zone) > fragmentation_score_wmark(low=True):
                 return CompactResult.CONTINUE
             return CompactResult.SUCCESS
-        if control.order == -1 or cc[cct.CC_MIGRATE_PFN] % PAGEBLOCK_NR_PAGES:
+        if control.order == -1 or fields[cct.CC_MIGRATE_PFN] % PAGEBLOCK_NR_PAGES:
             return CompactResult.CONTINUE
-        if jit.suitable_page_free(self._memory.page, S, cc):
+        if jit.suitable_page_free(self._memory.page, S, self._cc):
             return CompactResult.SUCCESS
         return CompactResult.NO_SUITABLE_PAGE
 
@@ -312,6 +318,7 @@ class CompactRun:
         cc[cct.CC_MAY_FS] = control.gfp_mask & gfp.FS != 0
         cc[cct.CC_UNEVICTABLE] = 1
         self._charged = (0, 0, 0)
+        self._finished_event = None
 
     def _store(self) -> None:
         cc, control = self._cc, self.control
@@ -341,9 +348,9 @@ class CompactRun:
         ``migrate_pages()`` and both scanners give way as they go along (``cond_resched()``). The compiled loops have done
         the whole stretch by now; whoever is waiting gets the CPU in the midst of its time all the same.
         """
-        costs, cc = self._costs, self._cc
-        blocks, isolated = int(cc[cct.CC_NR_BLOCKS]), int(cc[cct.CC_NR_ISOLATED])
-        scanned = int(cc[cct.CC_MIGRATE_SCANNED] + cc[cct.CC_FREE_SCANNED])
+        costs, fields = self._costs, self._fields
+        blocks, isolated = fields[cct.CC_NR_BLOCKS], fields[cct.CC_NR_ISOLATED]
+        scanned = fields[cct.CC_MIGRATE_SCANNED] + fields[cct.CC_FREE_SCANNED]
         before, self._charged = self._charged, (blocks, scanned, isolated)
         if costs is None:
             return

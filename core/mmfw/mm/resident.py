@@ -93,7 +93,8 @@ class ResidentPages:
             block = self._memory.pb[candidates >> PAGEBLOCK_ORDER]
             candidates = candidates[(block & pg.PB_ABSENT) == 0]
             words = self._memory.page[4 * candidates + pg.WORD]
-            candidates = candidates[(words & pg.TYPE_MASK) == pg.T_NONE]  # not those that are on the LRU already
+            # Not those that are on the LRU already.
+            candidates = candidates[(words & pg.TYPE_MASK) == pg.T_NONE]
             candidates = candidates[: max(0, zone.managed - (zone.spanned - int(used.sum())))]
             kinds = (self._memory.pb[candidates >> PAGEBLOCK_ORDER] & pg.PB_MT_MASK) == MigrateType.MOVABLE
             for kind in (True, False):

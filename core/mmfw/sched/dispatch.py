@@ -156,9 +156,12 @@ class Dispatcher:
 
         Outside tasks it is no error: only a sleep itself is.
         """
-        if self.current.pid:
-            self.assert_may_sleep()
-            self._resched_if(allowed=self._params.preempt is PreemptModel.VOLUNTARY)
+        task = self.current
+        if task.pid:
+            if task.preempt_count:
+                self.assert_may_sleep()
+            if self._rqs[self.current_cpu].need_resched:
+                self._resched_if(allowed=self._params.preempt is PreemptModel.VOLUNTARY)
 
     def cond_resched(self) -> bool:
         """Give up the CPU if need_resched is set; returns whether it was given up."""
