@@ -89,7 +89,7 @@ def test_the_json_has_the_names_scripts_rely_on(result):
         ("6.1", ""),
         (
             "7.1",
-            "; what the core of 7.1 does otherwise is from its sources, if modelled, and not validated",
+            "; what the core of 7.1 does otherwise is modelled from its sources and not validated",
         ),
     ],
 )

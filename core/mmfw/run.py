@@ -136,7 +136,7 @@ class RunResult:
         """What of this run has been held against a real kernel."""
         said = f"core validated against 6.1.192; drivers modelled after {self.kernel}, not validated"
         if self.kernel != "6.1":
-            said += f"; what the core of {self.kernel} does otherwise is from its sources, if modelled, and not validated"
+            said += f"; what the core of {self.kernel} does otherwise is modelled from its sources and not validated"
         return said
 
     def as_json(self) -> dict[str, Any]:
