@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from mmfw.errors import InputError
 from mmfw.eventlog import EventLog
+from mmfw.kernels import kernel_profile
 from mmfw.machine import Machine, load_machine
 from mmfw.machine.pcmodel import parse_ram_size
 from mmfw.observe import Observer
@@ -24,7 +25,6 @@ from mmfw.watchdog import watchdog
 #: Virtual time between two samples.
 SAMPLE_NS: Final = 100_000_000
 
-KERNELS: Final = ("6.1", "7.1", "7.2")
 
 #: What this version leaves out of every run; printed with the result.
 NOT_MODELLED: Final = (
@@ -271,8 +271,7 @@ def _run(request: RunRequest, observer: Observer, progress: Callable[[int, int],
     scenario = choose_scenario(request, asked)
     plugins = _load_all(request, scenario)
     kernel = request.kernel or scenario.kernel
-    if kernel not in KERNELS:
-        raise InputError(f"kernel profile {kernel!r} is unknown; known: {', '.join(KERNELS)}")
+    kernel_profile(kernel)
     until_ns = parse_duration(request.duration or scenario.duration)
     scenario, machine = _machine(request, scenario)
     system = build_system(scenario, machine, plugins, seed=request.seed, kernel=kernel)

@@ -13,6 +13,7 @@ from mmfw.attach import Attachments
 from mmfw.errors import CallerError
 from mmfw.gfp import GFP_KERNEL
 from mmfw.jit import page as pg
+from mmfw.kernels import kernel_profile
 from mmfw.mm.balance import Balancer
 from mmfw.mm.block import BlockDevice
 from mmfw.mm.capture import TaskCapture
@@ -126,6 +127,7 @@ class Mm:
         self.sched = sched
         self.costs = sched.costs
         self.kernel = kernel
+        profile = kernel_profile(kernel)
         self.attached = Attachments()
         self.trace = Tracepoints()
         self._host = host
@@ -162,11 +164,12 @@ class Mm:
             context,
             trace,
             vmstat,
+            profile,
         )
         self.compaction.zone_reclaimable_pages = vmscan.zone_reclaimable_pages
         self._freelist = freelist = Freelist(pgdat, vmscan, context)
         # The OOM killer needs mappings, which need the allocator, whose slow path ends at the OOM killer.
-        slowpath = Slowpath(freelist, vmscan, self.compaction, None, context, trace, vmstat, costs)
+        slowpath = Slowpath(freelist, vmscan, self.compaction, None, context, trace, vmstat, costs, profile)
         self._allocator = PageAllocator(
             freelist, slowpath, context, self._charge_alloc, self._charge_free, capture
         )

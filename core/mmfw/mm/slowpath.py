@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from mmfw import gfp
 from mmfw.gfp import show_gfp_flags
 from mmfw.jit import page as pg
+from mmfw.kernels import KERNEL_6_1, KernelProfile
 from mmfw.mm.freelist import PF_MEMALLOC, Freelist, Request
 from mmfw.mm.mmzone import min_wmark_pages
 from mmfw.mm.oom_kill import OutOfMemory
@@ -111,6 +112,8 @@ class Slowpath:
         None on a machine where no request may end there.
     context, trace, vmstat, costs
         The running task; where events and counts go; what the path costs.
+    kernel : KernelProfile
+        Whose rules.
     """
 
     def __init__(
@@ -123,8 +126,10 @@ class Slowpath:
         trace: Tracepoints,
         vmstat: VmStat,
         costs: CostProfile | None = None,
+        kernel: KernelProfile = KERNEL_6_1,
     ) -> None:
         self._freelist = freelist
+        self._skipped_ends_noretry = kernel.skipped_compaction_ends_noretry
         self._vmscan = vmscan
         self._compaction = compaction
         self.oom = oom
@@ -184,7 +189,10 @@ class Slowpath:
             if pfn >= 0:
                 return pfn, False
             if attempt.costly and request.gfp_mask & gfp.NORETRY:
-                hopeless = attempt.result in (CompactResult.SKIPPED, CompactResult.DEFERRED)
+                hopeless = self._skipped_ends_noretry and attempt.result in (
+                    CompactResult.SKIPPED,
+                    CompactResult.DEFERRED,
+                )
                 if hopeless or request.gfp_mask & gfp.THISNODE:
                     return -1, False
                 attempt.prio = CompactPriority.ASYNC

@@ -13,6 +13,7 @@ from mmfw.costs import NSEC_PER_SEC
 from mmfw.gfp import gfp_zone
 from mmfw.jit import page as pg
 from mmfw.jit.alloc import zone_watermark_ok_free
+from mmfw.kernels import KERNEL_6_1, KernelProfile
 from mmfw.mm.mmzone import PglistData, Zone, high_wmark_pages, min_wmark_pages
 from mmfw.mm.throttle import MAX_RECLAIM_RETRIES, VmscanThrottle, reclaim_throttle
 from mmfw.mm.trace import (
@@ -90,6 +91,8 @@ class Vmscan:
         The running task and the clock.
     trace, vmstat
         Where events and counts go.
+    kernel : KernelProfile
+        Whose rules.
     """
 
     def __init__(
@@ -104,8 +107,10 @@ class Vmscan:
         context: ExecContext,
         trace: Tracepoints,
         vmstat: VmStat,
+        kernel: KernelProfile = KERNEL_6_1,
     ) -> None:
         self.pgdat = pgdat
+        self._progress_revives_kswapd = kernel.progress_revives_kswapd
         self.lru_scan = lru_scan
         self.compaction = compaction
         self._shrinkers = shrinkers
@@ -229,7 +234,7 @@ class Vmscan:
                 self._throttle(VmscanThrottle.CONGESTED)
             if not self._should_continue_reclaim(progress, sc):
                 break
-        if reclaimable:
+        if reclaimable and (self._progress_revives_kswapd or self.pgdat_balanced(sc.order, sc.reclaim_idx)):
             pgdat.kswapd_failures = 0
 
     def _throttle(self, reason: VmscanThrottle) -> None:

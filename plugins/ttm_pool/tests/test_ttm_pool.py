@@ -22,6 +22,7 @@ from mmfw_ttm_pool import (
     ttm_pool_restore_and_alloc,
 )
 from mmfw_ttm_pool.alloc import base_gfp_mask, find_order, order_gfp_mask
+from mmfw_ttm_pool.kernels import TTM_KERNELS
 from mmfw_ttm_pool.shrinker import TtmPoolShrinker
 
 CTX = OperationCtx()
@@ -52,7 +53,7 @@ def orders(tt: TtmTt) -> list[tuple[int, int]]:
 )
 def test_masks(kernel, beneficial, order, mask):
     base = base_gfp_mask(TtmTt(1), CTX)
-    assert order_gfp_mask(base, order, kernel=kernel, beneficial_order=beneficial) == mask
+    assert order_gfp_mask(base, order, rules=TTM_KERNELS[kernel], beneficial_order=beneficial) == mask
 
 
 def test_base_mask_of_a_user_object_of_a_32_bit_device():

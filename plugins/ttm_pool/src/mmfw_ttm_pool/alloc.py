@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmfw import gfp
+from mmfw_ttm_pool.kernels import TTM_KERNELS, TtmKernel
 from mmfw_ttm_pool.pool import NR_PAGE_ORDERS, TtmPool
 from mmfw_ttm_pool.tt import BlockRun, Caching, TtmTt, nr_pages_of
 
@@ -43,19 +44,19 @@ def base_gfp_mask(tt: TtmTt, ctx: OperationCtx) -> int:
     return flags
 
 
-def order_gfp_mask(flags: int, order: int, *, kernel: str, beneficial_order: int) -> int:
+def order_gfp_mask(flags: int, order: int, *, rules: TtmKernel, beneficial_order: int) -> int:
     """Mask of one request, from the base mask (``ttm_pool_alloc_page()``).
 
     Examples
     --------
-    >>> hex(order_gfp_mask(gfp.GFP_HIGHUSER, 9, kernel="6.1", beneficial_order=0))
+    >>> hex(order_gfp_mask(gfp.GFP_HIGHUSER, 9, rules=TTM_KERNELS["6.1"], beneficial_order=0))
     '0x192cc2'
-    >>> hex(order_gfp_mask(gfp.GFP_HIGHUSER, 10, kernel="7.2", beneficial_order=9))
+    >>> hex(order_gfp_mask(gfp.GFP_HIGHUSER, 10, rules=TTM_KERNELS["7.2"], beneficial_order=9))
     '0x3928c2'
     """
     if order:
         flags |= gfp.NOMEMALLOC | gfp.NORETRY | gfp.NOWARN
-        flags |= gfp.KSWAPD_RECLAIM if kernel == "6.1" else gfp.THISNODE
+        flags |= rules.high_order_gfp
     if beneficial_order and order > beneficial_order:
         flags &= ~gfp.DIRECT_RECLAIM
     return flags
@@ -86,7 +87,7 @@ def climb_down(pool: TtmPool, tt: TtmTt, ctx: OperationCtx) -> list[BlockRun] | 
         wanted = remaining >> order
         if wanted:
             allow_pools = False
-            flags = order_gfp_mask(base, order, kernel=mm.kernel, beneficial_order=pool.beneficial_order)
+            flags = order_gfp_mask(base, order, rules=pool.rules, beneficial_order=pool.beneficial_order)
             pfns = mm.alloc_pages_batch(pool.ask_gfp_mask(order, flags), order, wanted)
             if len(pfns):
                 run = BlockRun(order, pfns)
@@ -99,7 +100,7 @@ def climb_down(pool: TtmPool, tt: TtmTt, ctx: OperationCtx) -> list[BlockRun] | 
                 order -= 1
                 allow_pools = True
         lower = find_order(order, remaining)
-        if lower < order and pool.is_6_1:
+        if lower < order and pool.rules.lower_order_opens_pools:
             allow_pools = True
         order = lower
     if tt.zero_alloc:

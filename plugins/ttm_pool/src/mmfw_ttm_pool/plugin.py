@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from mmfw import Metric, PluginInfo, hookimpl
 from mmfw_ttm_pool.hookspecs import TtmSpec
+from mmfw_ttm_pool.kernels import TTM_KERNELS
 from mmfw_ttm_pool.pool import TtmPool
 from mmfw_ttm_pool.shrinker import TtmPoolShrinker
 
@@ -53,8 +54,7 @@ def mmfw_module_init(mm: Mm, params: TtmParams) -> None:
     limit = params.page_pool_size or sum(zone.managed_pages for zone in mm.pgdat.node_zones) // 2
     beneficial = params.beneficial_order
     if beneficial is None:
-        # Drivers say it; the one modelled here, Xe, says 2 MiB since 7.2 and nothing before.
-        beneficial = 9 if mm.kernel == "7.2" else 0
+        beneficial = TTM_KERNELS[mm.kernel].xe_beneficial_order
     pool = TtmPool(mm, limit, beneficial, mm.hook("ttm_pool_gfp_mask"))
     mm.attached.put(pool)
     mm.attached.put(_Registered(mm.register_shrinker(TtmPoolShrinker(pool), "drm-ttm_pool")))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from mmfw_ttm_pool.kernels import TTM_KERNELS
 from mmfw_ttm_pool.tt import Caching, Pfns
 
 if TYPE_CHECKING:
@@ -98,14 +99,14 @@ class TtmPool:
         self.page_pool_size = page_pool_size
         self.beneficial_order = beneficial_order
         self.allocated_pages = 0
-        self.is_6_1 = mm.kernel == "6.1"
+        self.rules = TTM_KERNELS[mm.kernel]
         self._gfp_hook = gfp_hook
         self._types: dict[tuple[Caching, bool, int], PoolType] = {}
         # ttm_pool_mgr_init(): order by order, both caching classes, then both of DMA32.
         for order in range(NR_PAGE_ORDERS):
             for dma32 in (False, True):
                 for caching in POOLED:
-                    self._types[caching, dma32, order] = PoolType(caching, dma32, order, lifo=self.is_6_1)
+                    self._types[caching, dma32, order] = PoolType(caching, dma32, order, lifo=self.rules.lifo)
         self._shrinker_list = deque(self._types.values())
 
     def ask_gfp_mask(self, order: int, flags: int) -> int:
@@ -144,7 +145,7 @@ class TtmPool:
         pt = self._shrinker_list[0]
         self._shrinker_list.rotate(-1)
         # Off the lists and the count before the first charge: another task may come meanwhile.
-        pfns = self.take(pt, 1 if self.is_6_1 else num_to_free)
+        pfns = self.take(pt, 1 if self.rules.shrinks_one_block else num_to_free)
         self.mm.free_pages_batch(pfns, pt.order)
         return len(pfns) << pt.order
 

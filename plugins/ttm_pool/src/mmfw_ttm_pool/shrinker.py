@@ -27,7 +27,7 @@ class TtmPoolShrinker:
 
     def __init__(self, pool: TtmPool) -> None:
         self._pool = pool
-        self.batch = 0 if pool.is_6_1 else TTM_SHRINKER_BATCH
+        self.batch = 0 if pool.rules.shrinks_one_block else TTM_SHRINKER_BATCH
 
     @hookimpl
     def count_objects(self, sc: ShrinkControl) -> int:
@@ -39,12 +39,12 @@ class TtmPoolShrinker:
         """Free types in turn until enough is free; 6.1 stops after the first block and reports no scan."""
         pool = self._pool
         freed = 0
-        enough = 1 if pool.is_6_1 else sc.nr_to_scan
+        enough = 1 if pool.rules.shrinks_one_block else sc.nr_to_scan
         while True:
             freed += pool.shrink(sc.nr_to_scan)
             if freed >= enough or not pool.allocated_pages:
                 break
-        if pool.is_6_1:
+        if pool.rules.shrinks_one_block:
             return freed
         sc.nr_scanned = freed
         return freed or SHRINK_STOP

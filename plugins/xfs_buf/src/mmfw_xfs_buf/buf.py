@@ -26,6 +26,8 @@ SINGLE_GFP: Final = gfp.GFP_KERNEL | gfp.NOWARN | gfp.NOFAIL | gfp.COMP
 VMALLOC_AFTER_FOLIO_GFP: Final = (gfp.GFP_KERNEL | gfp.NOWARN | gfp.NORETRY) & ~gfp.DIRECT_RECLAIM
 #: ... and of a size that is no power of two, which never tries a folio.
 VMALLOC_GFP: Final = gfp.GFP_KERNEL | gfp.NOWARN
+#: By kernel profile: whether a buffer of several pages tries one folio first (6.15 and later).
+FOLIO_BUFFERS: Final = {"6.1": False, "7.1": True, "7.2": True}
 #: Mask of the page array in 6.1.
 PAGES_GFP_6_1: Final = gfp.GFP_NOFS | gfp.NOWARN
 
@@ -104,7 +106,7 @@ class XfsBuftarg:
             raise ValueError(f"a buffer of {nr_bytes} bytes; XFS has 512 to {MAX_BUF_BYTES}")
         nr_pages = -(-nr_bytes // PAGE_SIZE)
         extra = gfp.NORETRY if read_ahead else 0
-        if self._mm.kernel == "6.1":
+        if not FOLIO_BUFFERS[self._mm.kernel]:
             pfns = self._alloc_pages(PAGES_GFP_6_1 | extra, nr_pages, read_ahead)
             return None if pfns is None else self._new(nr_bytes, 0, pfns)
         mask = VMALLOC_GFP
