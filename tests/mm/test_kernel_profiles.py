@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 
@@ -10,6 +11,7 @@ from mm.workbench import events_of, fill, unboosted
 from mmfw import InputError, gfp
 from mmfw.kernels import KERNEL_6_1, KERNELS, kernel_profile
 from mmfw.mm.trace import MmVmscanDirectReclaimBegin
+from mmfw.scenario import Scenario
 
 COSTLY = gfp.GFP_KERNEL | gfp.NORETRY | gfp.NOWARN
 
@@ -17,6 +19,10 @@ COSTLY = gfp.GFP_KERNEL | gfp.NORETRY | gfp.NOWARN
 def test_an_unknown_profile_names_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'6\.6' is unknown; known: 6\.1, 7\.1, 7\.2"):
         kernel_profile("6.6")
+
+
+def test_scenarios_may_name_the_same_profiles() -> None:
+    assert get_args(Scenario.model_fields["kernel"].annotation) == tuple(KERNELS)
 
 
 def test_later_profiles_differ_in_the_listed_switches_only() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmfw import gfp
-from mmfw_ttm_pool.kernels import TTM_KERNELS, TtmKernel
+from mmfw_ttm_pool.kernels import TtmKernel
 from mmfw_ttm_pool.pool import NR_PAGE_ORDERS, TtmPool
 from mmfw_ttm_pool.tt import BlockRun, Caching, TtmTt, nr_pages_of
 
@@ -49,6 +49,7 @@ def order_gfp_mask(flags: int, order: int, *, rules: TtmKernel, beneficial_order
 
     Examples
     --------
+    >>> from mmfw_ttm_pool.kernels import TTM_KERNELS
     >>> hex(order_gfp_mask(gfp.GFP_HIGHUSER, 9, rules=TTM_KERNELS["6.1"], beneficial_order=0))
     '0x192cc2'
     >>> hex(order_gfp_mask(gfp.GFP_HIGHUSER, 10, rules=TTM_KERNELS["7.2"], beneficial_order=9))
