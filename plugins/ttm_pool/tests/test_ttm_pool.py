@@ -364,4 +364,4 @@ def test_same_seed_same_pages(bench):
 
 def test_examples_in_docstrings():
     results = doctest.testmod(alloc)
-    assert (results.failed, results.attempted) == (0, 2)
+    assert (results.failed, results.attempted) == (0, 3)
