@@ -10,6 +10,14 @@ _MASK: Final = (1 << 64) - 1
 class Xorshift:
     """The generator, seeded as the module seeds it.
 
+    Shifts 12, 25, 27 and factor 2685821657736338717 (Vigna 2016). The state starts at seed * 0x9E3779B97F4A7C15 + 1
+    modulo 2**64; the first 16 numbers are dropped. A number is the high 32 bits of a product.
+
+    Parameters
+    ----------
+    seed : int
+        Of the capture.
+
     Examples
     --------
     >>> rng = Xorshift(1)

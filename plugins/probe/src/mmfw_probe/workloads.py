@@ -54,7 +54,9 @@ class FillParams(BaseModel):
     """Unmovable pages, fragmented."""
 
     leave_pages: int = Field(
-        6000, ge=0, description="free pages to leave; the fill ends at the min watermarks if they are higher"
+        6000,
+        ge=0,
+        description="free pages to leave; a fill ends at the min watermarks, boost included, if they are higher",
     )
     keep_pfn_multiple: int = Field(16, ge=1, description="pages kept: those whose pfn is a multiple of this")
 
