@@ -195,24 +195,37 @@ def test_a_fault_that_finds_no_memory_ends_the_touch():
 
 
 def test_a_killed_task_faults_no_more():
-    """The OOM killer takes the mapping away while its task waits for a page."""
+    """The OOM killer meets the only task there is; it ends, and its memory goes with it."""
     mm = unboosted(start=True)
 
     def body():
         vma = mm.mmap_anonymous(30_000)
-        return vma.touch(0, 30_000), vma.nr_resident, len(mm.memory.vmas), vma.nr_page_tables
+        return vma.touch(0, 30_000), vma
 
-    touched, resident, mappings, tables = run(mm, body, 20 * SEC)
-    assert (mappings, tables, resident) == (0, 0, 0)
+    touched, vma = run(mm, body, 20 * SEC)
     assert touched < 30_000
-    assert mm.memory.nr_page_table_pages == 0
+    assert (mm.memory.vmas, vma.nr_resident, mm.memory.nr_page_table_pages) == ((), 0, 0)
 
 
-def test_unmapping_what_the_oom_killer_took_is_no_crash():
+def test_a_fault_in_a_mapping_that_was_reaped_leaves_nothing_behind():
+    """The mapping goes while its task waits for a page."""
     mm = unboosted(start=True)
-    vma = mm.mmap_anonymous(100)
-    vma.touch(0, 100)
-    mm.sched.spawn(lambda: mm.oom._oom_kill_process(mm.sched.current, [vma]), name="x", daemon=True)
-    mm.sched.run(mm.sched.now + SEC)
-    assert vma.munmap() == 0
-    assert vma.touch(0, 100) == 0
+    owned = mm.nr_allocated_pages()
+    real = mm._allocator.alloc_pages_batch
+    found = []
+
+    def body():
+        vma = mm.mmap_anonymous(100)
+        vma.touch(0, 10)
+
+        def alloc_pages_batch(*args):
+            pfns = real(*args)
+            found.append(vma.munmap())
+            return pfns
+
+        mm._allocator.alloc_pages_batch = alloc_pages_batch
+        return vma.touch(0, 100), vma.munmap(), vma.touch(0, 100)
+
+    assert run(mm, body) == (10, 0, 0)
+    assert found == [10]
+    assert mm.nr_allocated_pages() == owned

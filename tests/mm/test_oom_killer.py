@@ -147,6 +147,92 @@ def test_a_request_that_finds_the_lock_taken_waits_a_tick_and_tries_again(mm):
     assert len(mm.log) == 2
 
 
+def test_a_request_without_fs_kills_nobody_and_tries_again(mm):
+    hog = Process(mm, 500)
+    settle(mm, hog)
+    assert run(mm, lambda: mm.oom.out_of_memory(gfp.GFP_NOFS, 0, 2)) is True
+    assert mm.log == []
+    assert not hog.task.fatal_signal_pending
+
+
+def test_of_equal_scores_the_youngest_dies(mm):
+    hogs = [Process(mm, 50, name=f"t{i}") for i in range(3)]
+    settle(mm, *hogs)
+    run(mm, lambda: mm.oom.out_of_memory(KERNEL, 0, 2))
+    assert [hog.task.fatal_signal_pending for hog in hogs] == [False, False, True]
+
+
+def test_adj_is_in_whole_thousandths_of_memory(mm):
+    mm.oom._totalpages = 23_999
+    vma = mm.mmap_anonymous(1, oom_score_adj=999)
+    assert mm.oom.oom_badness([vma]) == 999 * 23
+    vma.oom_score_adj = -7
+    assert mm.oom.oom_badness([vma]) == -7 * 23
+
+
+def test_the_asker_prints_its_own_adj(mm):
+    hog = Process(mm, 500)
+    settle(mm, hog)
+
+    def body():
+        mm.mmap_anonymous(1, oom_score_adj=-300)
+        mm.oom.out_of_memory(KERNEL, 0, 2)
+
+    run(mm, body, name="asker")
+    assert mm.log[0].endswith("order=0, oom_score_adj=-300")
+
+
+def test_a_victim_frees_its_memory_when_it_ends(mm):
+    hog = Process(mm, 500)
+    settle(mm, hog)
+    assert run(mm, lambda: (mm.oom.out_of_memory(KERNEL, 0, 2), hog.vma.nr_resident)[1], MSEC) == 500
+    mm.sched.run(mm.sched.now + 20 * MSEC)
+    assert hog.task.state.name == "DEAD"
+    assert (hog.vma.nr_resident, mm.memory.vmas) == (0, ())
+
+
+def test_a_victim_that_does_not_end_is_reaped_after_two_seconds(mm):
+    """Meanwhile nobody else is killed: its memory is on its way."""
+    held = []
+
+    def stuck():
+        held.append(mm.mmap_anonymous(500))
+        held[0].touch(0, 500)
+        mm.sched.sleep(60 * SEC)  # not in user mode
+
+    mm.sched.spawn(stuck, name="stuck", daemon=True)
+    mm.sched.run(mm.sched.now + 10 * MSEC)
+    other = Process(mm, 100, name="other")
+    settle(mm, other)
+    run(mm, lambda: mm.oom.out_of_memory(KERNEL, 0, 2), MSEC)
+    assert run(mm, lambda: mm.oom.out_of_memory(KERNEL, 0, 2), MSEC) is True
+    assert sum("Killed process" in line for line in mm.log) == 1
+    mm.sched.run(mm.sched.now + SEC)
+    assert held[0].nr_resident == 500
+    mm.sched.run(mm.sched.now + 2 * SEC)
+    assert held[0].nr_resident == 0
+    assert not other.task.fatal_signal_pending
+
+
+def test_a_dying_task_that_runs_out_is_a_victim_and_nobody_is_killed(mm):
+    hog = Process(mm, 500)
+    settle(mm, hog)
+    victims = events_of(mm, MarkVictim)
+    pids = []
+
+    def body():
+        mm.sched.current.fatal_signal_pending = True
+        pids.append(mm.sched.current.pid)
+        for _ in range(2):
+            assert mm.oom.out_of_memory(KERNEL, 0, 2) is True
+
+    mm.sched.spawn(body, name="dying", daemon=True)
+    mm.sched.run(mm.sched.now + SEC)
+    assert [e.pid for e in victims] == pids
+    assert mm.log == []
+    assert mm.vmstat.as_dict()["oom_kill"] == 0
+
+
 def test_a_victim_may_use_half_of_the_min_reserve(mm):
     """ALLOC_OOM: a task that is being killed gets what others may not, so that it can end."""
     hog = Process(mm, 400)

@@ -197,6 +197,14 @@ def account_folio(S: Any, word: int, sign: int) -> None:
 
 
 @njit
+def change_flags(page: Any, pfns: Any, on: int, off: int) -> None:
+    """Set and clear flags of folio heads."""
+    for i in range(pfns.shape[0]):
+        at = 4 * i64(pfns[i]) + WORD
+        page[at] = (i64(page[at]) | on) & ~off
+
+
+@njit
 def folio_head(page: Any, pfn: int) -> int:
     """Head of the allocated folio that a page lies in (``page_folio()``)."""
     head = pfn

@@ -291,6 +291,30 @@ def get_read_batch(page: Any, slots: Any, start: int, end: int) -> tuple[int, in
 
 
 @njit
+def set_readahead(page: Any, slots: Any, slot: int) -> None:
+    """Give the folio of a slot the readahead flag (``folio_set_readahead()``)."""
+    page[4 * folio_head(page, i64(slots[slot])) + WORD] |= PG_RECLAIM
+
+
+@njit
+def clear_readahead(page: Any, slots: Any, slot: int) -> tuple[int, int]:
+    """Take the readahead flag off the folio of a slot (``folio_clear_readahead()``).
+
+    Returns
+    -------
+    (int, int)
+        Its order, or -1 if it keeps the flag since it is being written; and pages between its head and the slot's.
+    """
+    pfn = i64(slots[slot])
+    head = folio_head(page, pfn)
+    word = i64(page[4 * head + WORD])
+    if word & PG_WRITEBACK:
+        return -1, 0
+    page[4 * head + WORD] = word & ~PG_RECLAIM
+    return word & ORDER_MASK, pfn - head
+
+
+@njit
 def folio_heads(page: Any, pfns: Any, out: Any) -> None:
     """`folio_head` of each page."""
     for i in range(pfns.shape[0]):

@@ -80,6 +80,7 @@ class Balancer:
             sc.nr_scanned = 0
             if self.kswapd_shrink_node(sc, zones):
                 raise_priority = False
+            vmscan.wake_allowed()
             progress = sc.nr_reclaimed - before
             nr_boost_reclaim -= min(nr_boost_reclaim, progress)
             if nr_boost_reclaim and not progress:
@@ -116,6 +117,7 @@ class Balancer:
     def prepare_kswapd_sleep(self, order: int, highest_zoneidx: int) -> bool:
         """Whether kswapd may sleep: the node is hopeless or balanced (``prepare_kswapd_sleep()``)."""
         pgdat = self.pgdat
+        self.vmscan.wake_throttled()
         if pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES:
             return True
         if self.vmscan.pgdat_balanced(order, highest_zoneidx):

@@ -166,6 +166,7 @@ class Mm:
             vmstat,
             profile,
         )
+        vmscan.pfmemalloc_wait = WaitQueue(sched, "pfmemalloc_wait")
         self.compaction.zone_reclaimable_pages = vmscan.zone_reclaimable_pages
         self._freelist = freelist = Freelist(pgdat, vmscan, context)
         # The OOM killer needs mappings, which need the allocator, whose slow path ends at the OOM killer.

@@ -155,16 +155,12 @@ class AddressSpace:
 
     def async_readahead(self, index: int, req_size: int) -> None:
         """Read on behind a page that has the readahead flag, which it loses (``page_cache_async_ra()``)."""
-        lruvec = self.cache.lruvec
-        pfn = self.words()[index : index + 1].astype(np.int64)
-        head = lruvec.heads(pfn)
-        behind_head = int(pfn[0] - head[0])
-        word = int(lruvec.words(head)[0])
-        if not self.ra.ra_pages or word & pg.PG_WRITEBACK:
+        if not self.ra.ra_pages:
             return
-        lruvec.set_flags(head, off=pg.PG_RECLAIM)
+        order, behind_head = self.cache.lruvec.clear_readahead(self.base_slot + index)
+        if order < 0:
+            return
         index, req_size = index - behind_head, req_size + behind_head
-        order = word & pg.ORDER_MASK
         self.fill(*ondemand_readahead(self.ra, index, req_size, hit_marker=True, order=order, mapping=self))
 
     def fill(self, first: int, nr: int) -> None:
@@ -246,10 +242,11 @@ class AddressSpace:
             inserted = self._insert(pfns, some, order, flags, mask)
             if len(inserted):
                 added.append(inserted)
-                if marker >= 0 and (some == marker).any() and self.words()[marker] < pg.SLOT_SHADOW:
-                    head = cache.lruvec.heads(self.words()[marker : marker + 1].astype(np.int64))
-                    cache.lruvec.set_flags(head, on=pg.PG_RECLAIM)
-        return self._read_in(np.concatenate(added)) if added else 0
+                if some[0] <= marker <= some[-1] and marker in some and self.words()[marker] < pg.SLOT_SHADOW:
+                    cache.lruvec.set_readahead(self.base_slot + marker)
+        if not added:
+            return 0
+        return self._read_in(added[0] if len(added) == 1 else np.concatenate(added))
 
     def _insert(self, pfns: Indices, indices: Indices, order: int, flags: int, mask: int) -> Indices:
         """Put allocated folios at absent indices, making nodes first where there are none (``__filemap_add_folio()``).

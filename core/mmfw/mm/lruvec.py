@@ -174,8 +174,16 @@ class Lruvec:
 
     def set_flags(self, pfns: Pfns, *, on: int = 0, off: int = 0) -> None:
         """Set and clear page flags that do not decide a folio's list."""
-        words = self._memory.page[4 * pfns + pg.WORD]
-        self._memory.page[4 * pfns + pg.WORD] = (words | np.uint32(on)) & np.uint32(~off & 0xFFFFFFFF)
+        jit.change_flags(self._memory.page, pfns, on, off)
+
+    def set_readahead(self, slot: int) -> None:
+        """Give the folio of a slot the readahead flag (``folio_set_readahead()``)."""
+        jit_cache.set_readahead(self._memory.page, self._rmap.slots, slot)
+
+    def clear_readahead(self, slot: int) -> tuple[int, int]:
+        """Take that flag away; the folio's order, -1 if it keeps it, and pages between its head and the slot's."""
+        order, behind = jit_cache.clear_readahead(self._memory.page, self._rmap.slots, slot)
+        return int(order), int(behind)
 
     def words(self, pfns: Pfns) -> NDArray[np.uint32]:
         """Page words of folio heads; see `mmfw.jit.page`."""

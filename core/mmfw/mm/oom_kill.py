@@ -1,7 +1,9 @@
 """The OOM killer: whom it chooses, what it prints, and the reaper (mm/oom_kill.c of 6.1).
 
-A victim is a task with anonymous mappings. It is killed as any task is (it ends when it is next in user mode);
-its memory is reaped at once, where the kernel leaves that to the ``oom_reaper`` thread a moment later.
+A victim is a task with anonymous mappings. It is killed as any task is: it ends when it is next in user mode, and its
+memory goes with it; if it has not ended after two seconds, it is reaped. Simplified: a thread frees the memory, not
+the victim itself, and reaping takes the page tables, too. Not modelled: the upper levels of page tables in a
+task's score, children, and what is printed besides the first and the last line.
 """
 
 from __future__ import annotations
@@ -9,17 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from mmfw.costs import TICK_NSEC
+from mmfw import gfp
+from mmfw.costs import NSEC_PER_SEC, TICK_NSEC
 from mmfw.errors import MmfwError
 from mmfw.gfp import show_gfp_flags
 from mmfw.mm.trace import MarkVictim, Tracepoints
 from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.sched import PF_KTHREAD, TaskState
 
 if TYPE_CHECKING:
     from mmfw.mm.memory import AnonMemory, Vma
     from mmfw.sched import Scheduler, Task
 
 OOM_SCORE_ADJ_MIN: Final = -1000
+#: After so long a victim that has not ended is reaped.
+OOM_REAPER_DELAY: Final = 2 * NSEC_PER_SEC
 
 
 class OutOfMemory(MmfwError):
@@ -90,10 +96,16 @@ class OomControl:
         if adj == OOM_SCORE_ADJ_MIN:
             return None
         points = sum(vma.nr_resident + vma.nr_swapped + vma.nr_page_tables for vma in vmas)
-        return points + adj * self._totalpages // 1000
+        return points + adj * (self._totalpages // 1000)
 
     def out_of_memory(self, gfp_mask: int, order: int, highest_zoneidx: int) -> bool:
-        """Kill the task with most points, unless a victim is dying already; True (``out_of_memory()``).
+        """Kill the task with most points, of equals the youngest, unless a victim is dying already (``out_of_memory()``).
+
+        Returns
+        -------
+        bool
+            Whether to try again: a task is dying, or the request may not enter filesystems, so that others could still
+            find memory.
 
         Raises
         ------
@@ -103,20 +115,28 @@ class OomControl:
         del highest_zoneidx
         current = self._sched.current
         if current.pid and current.fatal_signal_pending:
-            self._victims.add(current.pid)
+            self._mark_oom_victim(current)
+            return True
+        if not gfp_mask & gfp.FS:
             return True
         chosen: tuple[int, Task, list[Vma]] | None = None
+        adj = 0
         for task, vmas in self._tasks():
+            if task is current:
+                adj = min(vma.oom_score_adj for vma in vmas)
             if task.pid in self._victims:
                 if any(vma.nr_resident for vma in vmas):
                     return True
                 continue
             points = self.oom_badness(vmas)
-            if points is not None and (chosen is None or points > chosen[0]):
+            if points is not None and (chosen is None or points >= chosen[0]):
                 chosen = (points, task, vmas)
+        if chosen is not None and chosen[1].fatal_signal_pending:
+            self._mark_oom_victim(chosen[1])
+            return True
         self.printk(
             f"{current.comm} invoked oom-killer: gfp_mask={gfp_mask:#x}({show_gfp_flags(gfp_mask)}), "
-            f"order={order}, oom_score_adj=0"
+            f"order={order}, oom_score_adj={adj}"
         )
         if chosen is None:
             self.printk("Out of memory and no killable processes...")
@@ -128,18 +148,35 @@ class OomControl:
         return True
 
     def _oom_kill_process(self, task: Task, vmas: list[Vma]) -> None:
+        """``__oom_kill_process()``."""
+        self._vmstat.count(VmEvent.oom_kill)
+        self._sched.send_sigkill(task)
+        self._mark_oom_victim(task)
         total = sum(vma.nr_pages for vma in vmas) * 4
         anon = sum(vma.nr_resident for vma in vmas) * 4
         tables = sum(vma.nr_page_tables for vma in vmas) * 4
         adj = min(vma.oom_score_adj for vma in vmas)
-        if self._trace.enabled(MarkVictim):
-            self._trace.emit(MarkVictim(task.pid))
-        self._vmstat.count(VmEvent.oom_kill)
         self.printk(
             f"Out of memory: Killed process {task.pid} ({task.comm}) total-vm:{total}kB, anon-rss:{anon}kB, "
             f"file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:{tables}kB oom_score_adj:{adj}"
         )
+
+    def _mark_oom_victim(self, task: Task) -> None:
+        """Let a dying task use reserves, and see to it that its memory is freed (``mark_oom_victim()``)."""
+        if task.pid in self._victims:
+            return
         self._victims.add(task.pid)
-        self._sched.send_sigkill(task)
-        for vma in vmas:
-            vma.munmap()
+        if self._trace.enabled(MarkVictim):
+            self._trace.emit(MarkVictim(task.pid))
+        self._sched.spawn(self._reap, task, name="oom_reaper", flags=PF_KTHREAD)
+
+    def _reap(self, task: Task) -> None:
+        """Free a victim's memory when it has ended (``exit_mmap()``), or after a while (``oom_reap_task()``)."""
+        sched = self._sched
+        deadline = sched.now + OOM_REAPER_DELAY
+        while task.state is not TaskState.DEAD and sched.now < deadline:
+            task.joiners.append(sched.current)
+            sched.schedule_timeout(deadline - sched.now)
+        for vma in self._memory.vmas:
+            if vma.task is task:
+                vma.munmap()

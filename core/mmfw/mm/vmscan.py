@@ -23,7 +23,7 @@ from mmfw.mm.trace import (
     Tracepoints,
 )
 from mmfw.mm.vmstat import VmEvent, VmStat
-from mmfw.sched import PF_KTHREAD
+from mmfw.sched import MAX_SCHEDULE_TIMEOUT, PF_KTHREAD
 from mmfw.state import MAX_NR_ZONES, ZoneType
 from mmfw.types import (
     DEF_PRIORITY,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mmfw.mm.lru_scan import LruScan
     from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.shrinker import ShrinkerList
+    from mmfw.sched import WaitQueue
 
 PAGE_ALLOC_COSTLY_ORDER: Final = 3
 
@@ -121,6 +122,7 @@ class Vmscan:
         self._trace = trace
         self._vmstat = vmstat
         self._reclaimed_slab: dict[object, int] = {}
+        self.pfmemalloc_wait: WaitQueue | None = None
 
     # --- waking kswapd ------------------------------------------------------------------------------
 
@@ -360,7 +362,7 @@ class Vmscan:
         for zone in self.pgdat.managed_zones(ZoneType.NORMAL):
             if self.zone_reclaimable_pages(zone):
                 reserve += min_wmark_pages(zone)
-                free += zone.free_pages_snapshot()
+                free += zone.nr_free_pages
         if not reserve or free > reserve // 2:
             return True
         if self._kswapd_wait.waitqueue_active():
@@ -368,21 +370,30 @@ class Vmscan:
             self._kswapd_wait.wake_up()
         return False
 
+    def wake_throttled(self) -> None:
+        """Wake the tasks that wait for kswapd; those that find too little free sleep again."""
+        if self.pfmemalloc_wait is not None:
+            self.pfmemalloc_wait.wake_up_all()
+
+    def wake_allowed(self) -> None:
+        """Wake them if they may reclaim now, as kswapd does when it has reclaimed (``balance_pgdat()``)."""
+        wait = self.pfmemalloc_wait
+        if wait is not None and wait.waitqueue_active() and self.allow_direct_reclaim():
+            wait.wake_up_all()
+
     def _throttle_direct_reclaim(self, gfp_mask: int) -> bool:
         """Wait until kswapd has refilled the reserves; True if the task was killed meanwhile.
 
-        ``throttle_direct_reclaim()``. Sleepers look again every 10 ms; the kernel wakes them from kswapd.
+        ``throttle_direct_reclaim()``. A signal does not end the wait here; kswapd does, at the latest when it goes to
+        sleep.
         """
         if self._context.task_flags & PF_KTHREAD or self._context.fatal_signal_pending:
             return False
-        if self.allow_direct_reclaim():
+        if self.pfmemalloc_wait is None or self.allow_direct_reclaim():
             return False
         self._vmstat.count(VmEvent.pgscan_direct_throttle)
-        limit = None if gfp_mask & gfp.FS else NSEC_PER_SEC
-        waited = 0
-        while not self.allow_direct_reclaim() and (limit is None or waited < limit):
-            self._context.schedule_timeout(NSEC_PER_SEC // 100)
-            waited += NSEC_PER_SEC // 100
-            if self._context.fatal_signal_pending:
-                return True
-        return False
+        limit = MAX_SCHEDULE_TIMEOUT if gfp_mask & gfp.FS else NSEC_PER_SEC
+        self.pfmemalloc_wait.wait_event_timeout(
+            lambda: self._context.fatal_signal_pending or self.allow_direct_reclaim(), limit
+        )
+        return self._context.fatal_signal_pending
