@@ -131,6 +131,26 @@ def test_metrics_are_summed_over_loops(machine):
 
 
 @pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("probe-fill", FillParams(leave_pages=20_000)),
+        ("probe-hog", HogParams(megabytes=16, punch=4)),
+        ("probe-objects", LoopParams(objects=8, steps=8)),
+    ],
+)
+def test_a_killed_load_gives_its_memory_back(machine, free_pages, unowned, name, params):
+    mm = machine(start=True)
+    before, kept = free_pages(mm), unowned(mm)
+    task = mm.sched.spawn(LOADS[name].run, mm, params, name=name, daemon=True)
+    mm.sched.run(2_000_000_000)
+    assert free_pages(mm) < before - 1000
+    mm.sched.send_sigkill(task)
+    mm.sched.run(2_100_000_000)
+    assert (task.state, free_pages(mm), unowned(mm)) == (TaskState.DEAD, before, kept)
+    assert mm.memory.vmas == ()
+
+
+@pytest.mark.parametrize(
     ("load", "params", "says"),
     [
         ("probe-fill", "keep_pfn_multiple = 0", "keep_pfn_multiple"),
