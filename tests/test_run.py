@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mmfw.errors import InputError, PluginError
-from mmfw.run import RunRequest, run
+from mmfw.plugins import load
+from mmfw.run import RunRequest, choose_scenario, run
 from mmfw.sched import LivelockError
 
 TOY = Path(__file__).parent / "data" / "toy"
@@ -219,3 +220,15 @@ def test_a_loop_that_lets_no_time_pass_is_given_up(tmp_path, monkeypatch):
         LivelockError, match=r"task toy-loop-0-\d+ has kept the CPU .* neither sleeps nor charges"
     ):
         run(request(plugin_files=(stuck,)))
+
+
+@pytest.mark.parametrize(
+    ("plugins", "scenario"),
+    [
+        (["probe"], "object-loop"),
+        (["xe", "ttm"], "webgl-aquarium"),
+        (["probe", "ttm", "xe"], "webgl-aquarium"),
+    ],
+)
+def test_the_scenario_for_most_of_the_plugins_is_chosen(plugins: list[str], scenario: str) -> None:
+    assert choose_scenario(RunRequest(plugins=tuple(plugins)), load(plugins)).name == scenario

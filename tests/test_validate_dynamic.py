@@ -203,6 +203,7 @@ def damaged(tmp_path: Path) -> Path:
         ("variant", "u0", "variant 'u0'"),
         ("mem", "lots", "lots"),
         ("requests", "many", "requests"),
+        ("kernel", "6.12.3", "kernel '6.12.3'"),
     ],
 )
 def test_a_load_that_is_not_known(validate: Validate, damaged: Path, key: str, value: str, said: str) -> None:

@@ -194,7 +194,7 @@ class _Sampler:
 
 
 def choose_scenario(request: RunRequest, plugins: LoadedPlugins | None) -> Scenario:
-    """The scenario asked for, or the one that says it is for the plugins asked for.
+    """The scenario asked for, or the one that says it is for the plugins asked for: for most of them, if several do.
 
     Raises
     ------
@@ -205,12 +205,15 @@ def choose_scenario(request: RunRequest, plugins: LoadedPlugins | None) -> Scena
         return load_scenario(request.scenario, request.overrides)
     names = set() if plugins is None else set(plugins.names)
     using: list[str] = []
+    offered: list[tuple[int, str]] = []
     for found in find_scenarios().values():
         scenario = load_scenario(found.name)
         if scenario.default_for and set(scenario.default_for) <= names:
-            return load_scenario(found.name, request.overrides)
+            offered.append((-len(scenario.default_for), found.name))
         if not names or names & set(scenario.plugins):
             using.append(found.name)
+    if offered:
+        return load_scenario(min(offered)[1], request.overrides)
     if not names:
         raise InputError(
             f"name a scenario or --plugins; installed scenarios: {', '.join(using) or 'none (install a plugin)'}"

@@ -158,6 +158,12 @@ def read_spec(path: Path, kind: str, name: str, document: object, file: str) -> 
     def number(key: str, default: int) -> int:
         return node.key(key).integer() if node.has(key) else default
 
+    if node.has("kernel"):
+        release = node.key("kernel").text()
+        if release != KERNEL and not release.startswith(f"{KERNEL}."):
+            raise InputError(
+                f"kernel {release!r}: captures of {KERNEL} can be rebuilt, and no others", file=file
+            )
     return CaptureSpec(
         path=path,
         kind=kind,
