@@ -121,12 +121,18 @@ def check(load: Load) -> None:
     pfns = mm.rmap.slots[mm.rmap.slots < pg.SLOT_SHADOW].astype(np.int64)
     assert len(np.unique(pfns)) == len(pfns), "two owners hold one page"
 
-    # Heads point back to the first of their slots, and lie together in them.
+    # Heads point back to the first of their slots, and lie together in them, but for parts that were unmapped.
     heads = np.flatnonzero((words & (pg.TYPE_MASK | pg.PG_LRU)) == pg.T_ALLOC | pg.PG_LRU)
     sizes = 1 << (words[heads] & pg.ORDER_MASK).astype(np.int64)
-    assert int(sizes.sum()) == len(pfns), "a page on the LRU has no owner, or an owned page is on no list"
+    left = sizes.copy()
+    by_pte = (words[heads] & pg.PG_PTE_MAPPED) != 0
+    for i in np.flatnonzero(by_pte):
+        part = mm.rmap.slots[rmap[heads[i]] : rmap[heads[i]] + 512]
+        left[i] = (part == heads[i] + np.arange(512)).sum()
+    assert (left > 0).all(), "nothing is left of a huge page, and it was not freed"
+    assert int(left.sum()) == len(pfns), "a page on the LRU has no owner, or an owned page is on no list"
     for k in np.unique(sizes):
-        some = heads[sizes == k]
+        some = heads[(sizes == k) & ~by_pte]
         at = rmap[some].astype(np.int64)
         for i in (0, int(k) - 1):
             assert (mm.rmap.slots[at + i] == some + i).all(), "a slot and its page disagree"
@@ -154,9 +160,18 @@ def check(load: Load) -> None:
 
     stat = mm.lruvec.node_stat
     file = pg.PG_SWAPBACKED
-    assert stat(pg.NS_ANON_MAPPED) == pages(pg.PG_SWAPBACKED | pg.PG_MAPPED)
+    anon_mapped = (flags & (pg.PG_SWAPBACKED | pg.PG_MAPPED)) == pg.PG_SWAPBACKED | pg.PG_MAPPED
+    assert stat(pg.NS_ANON_MAPPED) == left[anon_mapped].sum()
+    assert stat(pg.NS_ANON_THPS) == sizes[anon_mapped & ~by_pte & (sizes == 512)].sum()
     assert stat(pg.NS_SWAPCACHE) == pages(pg.PG_SWAPCACHE)
-    assert stat(pg.NS_WRITEBACK) == pages(pg.PG_WRITEBACK)
+    assert stat(pg.NS_FILE_PAGES) == sizes[~anon_mapped | ((flags & pg.PG_SWAPCACHE) != 0)].sum()
+    # A device holds pages that were dropped while it wrote them.
+    held = words[(words & (pg.TYPE_MASK | pg.PG_LRU | pg.PG_WRITEBACK)) == pg.T_ALLOC | pg.PG_WRITEBACK]
+    held_pages = int((1 << (held & pg.ORDER_MASK).astype(np.int64)).sum())
+    assert stat(pg.NS_WRITEBACK) == pages(pg.PG_WRITEBACK) + held_pages
+    queued = mm.memory.deferred_split.split_queue
+    assert set(queued) <= set(heads[by_pte].tolist())
+    assert set(heads[by_pte & (left < 512) & ((flags & pg.PG_SWAPCACHE) == 0)].tolist()) <= set(queued)
     assert stat(pg.NS_FILE_DIRTY) == pages(pg.PG_DIRTY | file, pg.PG_DIRTY)
     assert stat(pg.NS_FILE_MAPPED) == pages(pg.PG_MAPPED | file, pg.PG_MAPPED)
 

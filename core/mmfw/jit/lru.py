@@ -36,13 +36,13 @@ from mmfw.jit.page import (
     PG_LOCKED,
     PG_LRU,
     PG_MAPPED,
+    PG_PTE_MAPPED,
     PG_REFERENCED,
     PG_SWAPBACKED,
     PG_SWAPCACHE,
     PG_UNEVICTABLE,
     PG_WORKINGSET,
     PG_WRITEBACK,
-    PTE_YOUNG,
     S_ANON_COST,
     S_EVENT,
     S_FILE_COST,
@@ -174,18 +174,22 @@ def workingset_refault(S: Any, shadow: int, file: bool, nr_pages: int) -> int:
 
 @njit
 def account_folio(S: Any, word: int, sign: int) -> None:
-    """Count a folio that enters (+1) or leaves (-1) its owner in the node's statistics."""
+    """Count a folio that enters (+1) or leaves (-1) its owner in the node's statistics.
+
+    Of a huge page that is mapped page by page all pages are counted as mapped.
+    """
     n = sign * (1 << (word & ORDER_MASK))
-    if word & PG_SWAPBACKED and word & PG_MAPPED:
+    anon = word & PG_SWAPBACKED != 0 and word & PG_MAPPED != 0
+    if anon:
         S[S_NODE_STAT + NS_ANON_MAPPED] += n
-        if word & ORDER_MASK == PB_ORDER:
+        if word & ORDER_MASK == PB_ORDER and not word & PG_PTE_MAPPED:
             S[S_NODE_STAT + NS_ANON_THPS] += n
-    else:
+    if not anon or word & PG_SWAPCACHE:
         S[S_NODE_STAT + NS_FILE_PAGES] += n
-        if word & PG_SWAPBACKED and not word & PG_SWAPCACHE:
-            S[S_NODE_STAT + NS_SHMEM] += n
-        if word & PG_MAPPED:
-            S[S_NODE_STAT + NS_FILE_MAPPED] += n
+    if not anon and word & PG_SWAPBACKED and not word & PG_SWAPCACHE:
+        S[S_NODE_STAT + NS_SHMEM] += n
+    if not anon and word & PG_MAPPED:
+        S[S_NODE_STAT + NS_FILE_MAPPED] += n
     if word & PG_DIRTY and not word & PG_SWAPBACKED:
         S[S_NODE_STAT + NS_FILE_DIRTY] += n
     if word & PG_SWAPCACHE:
@@ -237,19 +241,6 @@ def mark_accessed(page: Any, pb: Any, S: Any, slots: Any, at: Any) -> None:
             lru_add(page, pb, S, pfn, TO_HEAD)
             S[S_EVENT + ev.PGACTIVATE] += n
             S[S_NONRESIDENT_AGE] += n
-
-
-@njit
-def touch_mapped(page: Any, slots: Any, at: Any) -> int:
-    """Set the accessed bit of the pages in slots; how many slots hold none."""
-    absent = 0
-    for i in range(at.shape[0]):
-        pfn = i64(slots[i64(at[i])])
-        if pfn < SLOT_SHADOW:
-            page[4 * pfn + WORD] |= PTE_YOUNG
-        else:
-            absent += 1
-    return absent
 
 
 @njit

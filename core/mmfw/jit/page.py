@@ -68,6 +68,9 @@ PG_MLOCKED: Final = 1 << 26
 PG_MOVABLE_OPS: Final = 1 << 27  #: not on an LRU, but its driver can move it (__PageMovable)
 PG_LAZYFREE: Final = 1 << 28  #: anonymous and MADV_FREE
 PG_PRIVATE: Final = 1 << 29  #: buffers or other fs data
+PG_PTE_MAPPED: Final = (
+    1 << 30
+)  #: a huge page that an entry for each page maps; some may be unmapped, which slots tell
 
 # --- slots ------------------------------------------------------------------------------------------
 SLOT_EMPTY: Final = 0xFFFFFFFF

@@ -19,7 +19,6 @@ from mmfw.jit.lru import (
 )
 from mmfw.jit.page import (
     NEXT,
-    NS_FILE_MAPPED,
     NS_WORKINGSET_NODES,
     NS_WRITEBACK,
     ORDER_MASK,
@@ -35,7 +34,6 @@ from mmfw.jit.page import (
     PG_SWAPBACKED,
     PG_UNEVICTABLE,
     PG_WRITEBACK,
-    PTE_YOUNG,
     RMAP,
     S_EVENT,
     S_NODE_STAT,
@@ -145,7 +143,7 @@ def insert_folios(
 def take_folio(page: Any, pb: Any, S: Any, slots: Any, pfn: int) -> bool:
     """Take a folio out of its slots and off the LRU, for it to be freed; False if a device holds it.
 
-    What is being written or read belongs to nobody from here on, and is freed when the device is done (`end_io`).
+    What is being written or read belongs to nobody from here on, and is freed when the device is done.
     """
     word = i64(page[4 * pfn + WORD])
     slot = i64(page[4 * pfn + RMAP])
@@ -154,7 +152,8 @@ def take_folio(page: Any, pb: Any, S: Any, slots: Any, pfn: int) -> bool:
     account_folio(S, word & ~PG_WRITEBACK, i64(-1))
     page[4 * pfn + RMAP] = 0
     for k in range(1 << (word & ORDER_MASK)):
-        slots[slot + k] = SLOT_EMPTY
+        if slots[slot + k] == pfn + k:
+            slots[slot + k] = SLOT_EMPTY
     held = word & (PG_WRITEBACK | PG_LOCKED)
     if held:
         page[4 * pfn + WORD] = word & (TYPE_MASK | ORDER_MASK | PG_COMPOUND | PG_WRITEBACK | PG_LOCKED)
@@ -319,53 +318,6 @@ def folio_heads(page: Any, pfns: Any, out: Any) -> None:
     """`folio_head` of each page."""
     for i in range(pfns.shape[0]):
         out[i] = folio_head(page, i64(pfns[i]))
-
-
-@njit
-def touch_file(page: Any, slots: Any, at: Any) -> int:
-    """Set the accessed bits of mapped pages, up to the first slot without one; how many."""
-    for i in range(at.shape[0]):
-        pfn = i64(slots[i64(at[i])])
-        head = folio_head(page, pfn) if pfn < SLOT_SHADOW else i64(NO_PAGE)
-        if head == NO_PAGE or not page[4 * head + WORD] & PG_MAPPED:
-            return i
-        page[4 * head + WORD] |= PTE_YOUNG
-    return at.shape[0]
-
-
-@njit
-def map_page(page: Any, S: Any, slots: Any, slot: int, flags: int) -> None:
-    """Enter a file's folio into a page table (``do_set_pte()``)."""
-    head = folio_head(page, i64(slots[slot]))
-    word = i64(page[4 * head + WORD])
-    if not word & PG_MAPPED:
-        S[S_NODE_STAT + NS_FILE_MAPPED] += 1 << (word & ORDER_MASK)
-    page[4 * head + WORD] = word | flags
-
-
-@njit
-def map_pages(
-    page: Any, S: Any, slots: Any, start: int, end: int, wanted: int, flags: int
-) -> tuple[int, bool]:
-    """Map the cached pages of slots, but for those being read or with the readahead flag (``filemap_map_pages()``).
-
-    Returns
-    -------
-    (int, bool)
-        Pages that could be mapped, or were; and whether the wanted slot is among them.
-    """
-    met = 0
-    found = False
-    for slot in range(start, end):
-        pfn = i64(slots[slot])
-        if pfn < SLOT_SHADOW:
-            word = i64(page[4 * folio_head(page, pfn) + WORD])
-            if not word & (PG_LOCKED | PG_RECLAIM):
-                met += 1
-                found |= slot == wanted
-                if not word & PG_MAPPED:
-                    map_page(page, S, slots, i64(slot), flags)
-    return met, found
 
 
 @njit

@@ -48,7 +48,7 @@ def mmap_touch(file: AddressSpace, indices: NDArray[np.int64], *, executable: bo
     major = 0
     done = 0
     while done < len(indices):
-        done += lruvec.touch_file(file.base_slot + indices[done:])
+        done += lruvec.touch_mapped(file.base_slot + indices[done:])
         if done == len(indices):
             break
         faulted = _fault(file, int(indices[done]), flags)

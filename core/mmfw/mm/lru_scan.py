@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from mmfw import gfp
 from mmfw.jit import page as pg
-from mmfw.jit import reclaim as jit
+from mmfw.jit import reclaim
+from mmfw.jit import shrink_folio as jit
 from mmfw.mm.mmzone import PglistData, high_wmark_pages
 from mmfw.mm.trace import (
     MmVmscanLruIsolate,
@@ -20,6 +21,7 @@ from mmfw.mm.trace import (
     Tracepoints,
 )
 from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.state import PAGEBLOCK_NR_PAGES
 from mmfw.types import DEF_PRIORITY, SWAP_CLUSTER_MAX, Reclaimer, ScanControl
 
 if TYPE_CHECKING:
@@ -221,14 +223,15 @@ class LruScan:
         return (
             np.empty(room, dtype=np.int64),
             np.zeros(jit.R_SIZE, dtype=np.int64),
-            np.empty(room, dtype=np.int64),
+            # A huge page among the last of a batch may be written page by page.
+            np.empty(room + PAGEBLOCK_NR_PAGES, dtype=np.int64),
         )
 
     def _shrink_inactive_list(self, lru: int, nr_to_scan: int, sc: ScanControl, *, kswapd: bool) -> int:
         """``shrink_inactive_list()``: one batch; pages reclaimed."""
         memory, file = self._memory, lru == pg.LRU_INACTIVE_FILE
         buffers = batch, out, written = self._take_buffers()
-        jit.shrink_inactive_list(
+        reclaim.shrink_inactive_list(
             memory.page,
             memory.pb,
             memory.S,
@@ -291,7 +294,7 @@ class LruScan:
         """Move one batch from an active list to the inactive one (``shrink_active_list()``)."""
         memory = self._memory
         buffers = batch, out, _ = self._take_buffers()
-        jit.shrink_active_list(
+        reclaim.shrink_active_list(
             memory.page, memory.pb, memory.S, lru, nr_to_scan, sc.reclaim_idx, 0, batch, out
         )
         got = out.tolist()

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from mmfw.errors import CallerError
 from mmfw.jit import alloc as jit_alloc
+from mmfw.jit import anon as jit_anon
 from mmfw.jit import lru as jit
+from mmfw.jit import mapping as jit_mapping
 from mmfw.jit import page as pg
 from mmfw.jit import pagecache as jit_cache
 
@@ -139,9 +141,9 @@ class Lruvec:
         jit_cache.folio_heads(self._memory.page, pfns, out)
         return out
 
-    def touch_file(self, slots: Pfns) -> int:
-        """Set the accessed bits of a file's mapped pages, up to the first that is not mapped; how many."""
-        return int(jit_cache.touch_file(self._memory.page, self._rmap.slots, slots))
+    def touch_mapped(self, slots: Pfns) -> int:
+        """Set the accessed bits of mapped pages, up to the first slot without one; how many."""
+        return int(jit_mapping.touch_mapped(self._memory.page, self._rmap.slots, slots))
 
     def map_file(self, base: int, first: int, end: int, index: int, flags: int) -> tuple[int, bool]:
         """Map a file's pages that are ready; how many of them are cached, and whether one of them now is.
@@ -158,7 +160,7 @@ class Lruvec:
             ``PG_MAPPED`` and bits of the entry.
         """
         memory, slots = self._memory, self._rmap.slots
-        met, mapped = jit_cache.map_pages(
+        met, mapped = jit_mapping.map_pages(
             memory.page, memory.S, slots, base + first, base + end, base + index, flags
         )
         return int(met), bool(mapped)
@@ -166,11 +168,16 @@ class Lruvec:
     def map_file_page(self, slot: int, flags: int) -> None:
         """Map the page of a slot, whatever its flags."""
         memory = self._memory
-        jit_cache.map_page(memory.page, memory.S, self._rmap.slots, slot, flags)
+        jit_mapping.map_page(memory.page, memory.S, self._rmap.slots, slot, flags)
 
-    def touch(self, slots: Pfns) -> int:
-        """Set the accessed bits of mapped pages; how many of the slots hold no page."""
-        return int(jit.touch_mapped(self._memory.page, self._rmap.slots, slots))
+    def touch_range(self, start: int, end: int) -> int:
+        """`touch_mapped` of consecutive slots."""
+        return int(jit_mapping.touch_range(self._memory.page, self._rmap.slots, start, end))
+
+    def map_swapcache(self, slot: int) -> bool:
+        """Map a page of the swap cache (the end of ``do_swap_page()``); whether it had the readahead flag."""
+        memory = self._memory
+        return bool(jit_anon.map_swapcache(memory.page, memory.S, self._rmap.slots, slot))
 
     def set_flags(self, pfns: Pfns, *, on: int = 0, off: int = 0) -> None:
         """Set and clear page flags that do not decide a folio's list."""
@@ -190,23 +197,47 @@ class Lruvec:
         found: NDArray[np.uint32] = self._memory.page[4 * pfns + pg.WORD]
         return found
 
-    def split_folio(self, pfn: int, order: int) -> None:
-        """Turn a folio on a list into single pages behind one another on it (``split_huge_page_to_list()``)."""
+    def split_huge_page(self, pfn: int) -> int:
+        """Split a huge page; pages freed since nobody maps them, -1 if it cannot be (``split_huge_page()``)."""
         memory = self._memory
-        word = int(memory.page[4 * pfn + pg.WORD])
-        slot = int(memory.page[4 * pfn + pg.RMAP])
-        on_lru = bool(word & pg.PG_LRU)
-        if on_lru:
-            jit.lru_del(memory.page, memory.pb, memory.S, pfn)
-        flags = word & jit.KEEP_PG_FLAGS & ~pg.PG_LRU
-        if flags & pg.PG_MAPPED and flags & pg.PG_SWAPBACKED:
-            self.add_node_stat(pg.NS_ANON_THPS, -(1 << order))
-        jit_alloc.split_page(memory.page, pfn, order)
-        for i in range((1 << order) - 1, -1, -1):
-            memory.page[4 * (pfn + i) + pg.WORD] |= flags
-            memory.page[4 * (pfn + i) + pg.RMAP] = slot + i
-            if on_lru:
-                jit.lru_add(memory.page, memory.pb, memory.S, pfn + i, jit.TO_HEAD)
+        return int(
+            jit_anon.split_huge_page(
+                memory.page, memory.pb, memory.S, self._rmap.slots, self._context.cpu, pfn
+            )
+        )
+
+    def zap(self, slots: Pfns) -> tuple[int, list[int]]:
+        """Unmap anonymous pages one after another, each freed before the next.
+
+        Returns
+        -------
+        (int, list of int)
+            Pages freed; and the huge pages of which part was unmapped.
+        """
+        memory = self._memory
+        before = int(memory.S[pg.S_PGFREE])
+        partial = np.empty(len(slots), dtype=np.int64)
+        heads: list[int] = []
+        done = 0
+        while done < len(slots):
+            status, done, noted = jit_anon.zap_slots(
+                memory.page, memory.pb, memory.S, self._rmap.slots, self._context.cpu, slots, done, partial
+            )
+            heads += partial[:noted].tolist()
+            if status == jit_alloc.BATCH_TRACE_FULL:
+                memory.flush_trace()
+            elif status == jit_alloc.BATCH_BAD_PAGE:
+                raise CallerError(f"slot {int(slots[done - 1])} holds a page that is not allocated")
+        return int(memory.S[pg.S_PGFREE]) - before, heads
+
+    def release_pages(self, entries: Pfns) -> int:
+        """Free a batch of a gather; see `mmfw.jit.anon.release_pages`. Pages freed, tables included."""
+        memory = self._memory
+        if memory.S[pg.S_TRACE_N] > memory.S[pg.S_TRACE_CAP] // 2:
+            memory.flush_trace()
+        before = int(memory.S[pg.S_PGFREE])
+        jit_anon.release_pages(memory.page, memory.pb, memory.S, self._rmap.slots, self._context.cpu, entries)
+        return int(memory.S[pg.S_PGFREE]) - before
 
     def end_writeback(self, pfns: Pfns) -> None:
         """The device has written pages (``folio_end_writeback()``): those for reclaim go next, ownerless ones now."""

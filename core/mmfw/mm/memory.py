@@ -1,7 +1,8 @@
 """Anonymous memory: faults, MADV_DONTNEED, munmap (mm/memory.c, mm/mmap.c of 6.1).
 
 Each page has one mapping. Page tables are pages too: one for every 512 mapped pages is allocated when the first of
-them is touched and freed with the mapping; upper levels are left out (one page for 262144).
+them is touched and freed with the mapping; upper levels are left out (one page for 262144). Swapped pages come back by
+`mmfw.mm.swap_state`, huge pages are `mmfw.mm.huge_memory`, the order of freeing is `mmfw.mm.mmu_gather`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,24 @@ from numpy.typing import NDArray
 from mmfw import gfp
 from mmfw.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from mmfw.jit import page as pg
+from mmfw.mm.huge_memory import (
+    THP_GFP,
+    THP_MADVISED_GFP,
+    DeferredSplit,
+    do_huge_pmd_anonymous_page,
+    transhuge_vma_suitable,
+)
+from mmfw.mm.mmu_gather import unmap_vmas
+from mmfw.mm.swap_state import SwapReadahead, do_swap_page
 from mmfw.mm.vmstat import VmEvent, VmStat
-from mmfw.state import PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER
+from mmfw.sched import WaitQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mmfw.costs import CostProfile
     from mmfw.mm.block import BlockDevice
-    from mmfw.mm.context import ExecContext
+    from mmfw.mm.context import SchedContext
     from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.page_alloc import PageAllocator
     from mmfw.mm.rmap import RmapSpace
@@ -31,13 +43,6 @@ Indices = NDArray[np.int64]
 #: Mask of an anonymous page (``vma_alloc_zeroed_movable_folio()``) and of a page table (``GFP_PGTABLE_USER``).
 ANON_GFP: Final = GFP_HIGHUSER_MOVABLE | gfp.ZERO
 PGTABLE_GFP: Final = GFP_KERNEL | gfp.ZERO | gfp.ACCOUNT
-#: Masks of a huge page fault (``vma_thp_gfp_mask()``): with and without MADV_HUGEPAGE under defrag=madvise.
-THP_MADVISED_GFP: Final = gfp.GFP_TRANSHUGE
-THP_GFP: Final = gfp.GFP_TRANSHUGE_LIGHT
-#: ``vm.page-cluster``: a swap-in brings that power of two of neighbours along.
-PAGE_CLUSTER: Final = 3
-#: Pages freed at once when a mapping goes (``MAX_GATHER_BATCH``, mm/mmu_gather.c).
-MAX_GATHER_BATCH: Final = 510
 _ANON_FLAGS: Final = pg.PG_SWAPBACKED | pg.PG_MAPPED | pg.PTE_YOUNG
 _FAULT_BATCH: Final = 32
 _PTRS_PER_PTE: Final = 512
@@ -54,6 +59,18 @@ class Vma:
         Who made it.
     oom_score_adj : int
         -1000 to 1000, for the OOM killer.
+    mm : AnonMemory
+        What it belongs to.
+    thp : bool
+        Whether aligned 2 MiB may be huge pages.
+    thp_gfp : int
+        Mask of a huge page.
+    page_tables : dict of int to int
+        Pfn of the page table of each 512 pages that has one, a huge page's deposited one included.
+    swap_ra : SwapReadahead
+        How much is read ahead from swap.
+    dead : bool
+        Whether it was unmapped.
     """
 
     def __init__(
@@ -62,154 +79,110 @@ class Vma:
         self.nr_pages = nr_pages
         self.task = task
         self.oom_score_adj = oom_score_adj
-        self._mm = mm
-        self._thp = thp
-        self._thp_gfp = THP_MADVISED_GFP if madvised else THP_GFP
+        self.mm = mm
+        self.thp = thp
+        self.thp_gfp = THP_MADVISED_GFP if madvised else THP_GFP
         self.base_slot = mm.rmap.register(self, nr_pages)
-        self._page_tables: dict[int, int] = {}
-        self._dead = False
+        self.page_tables: dict[int, int] = {}
+        self.swap_ra = SwapReadahead()
+        self.dead = False
 
-    def _words(self) -> NDArray[np.uint32]:
-        return self._mm.rmap.part(self.base_slot, self.nr_pages)
+    def words(self) -> NDArray[np.uint32]:
+        """Its slots, as a view."""
+        return self.mm.rmap.part(self.base_slot, self.nr_pages)
 
     @property
     def nr_resident(self) -> int:
-        """Pages in memory."""
-        return int((self._words() < pg.SLOT_SHADOW).sum())
+        """Pages in memory, those in the swap cache included."""
+        return int((self.words() < pg.SLOT_SHADOW).sum())
 
     @property
     def nr_swapped(self) -> int:
         """Pages on the swap device only."""
-        words = self._words()
+        words = self.words()
         return int(((words >= pg.SLOT_SHADOW) & (words != pg.SLOT_EMPTY)).sum())
 
     @property
     def nr_page_tables(self) -> int:
         """Pages of its page tables."""
-        return len(self._page_tables)
+        return len(self.page_tables)
 
     def pfns(self) -> Indices:
         """Where its resident pages are, by ascending index."""
-        words = self._words()
+        words = self.words()
         return words[words < pg.SLOT_SHADOW].astype(np.int64)
 
     # --- faults ---------------------------------------------------------------------------------------
 
     def touch(self, start: int, nr_pages: int = 1) -> int:
-        """Access pages in ascending order; absent ones fault in (``do_anonymous_page()``, ``do_swap_page()``).
+        """Write to pages in ascending order; absent ones fault in (``handle_mm_fault()``).
 
         Returns
         -------
         int
-            Pages that are resident afterwards, from the first on; fewer than asked only if the task is killed
-            or memory ran out.
+            Pages that were touched, from the first on; fewer than asked only if the task is killed, the mapping is
+            gone, or memory ran out.
         """
-        mm = self._mm
+        mm, base = self.mm, self.base_slot
         end = min(start + nr_pages, self.nr_pages)
         index = start
-        while index < end:
-            if self._dead or mm.context.fatal_signal_pending or not self._pte_alloc(index):
+        while index < end and not self.dead and not mm.context.fatal_signal_pending:
+            index += mm.lruvec.touch_range(base + index, base + end)
+            if index >= end:
                 break
-            limit = min(end, (index // _PTRS_PER_PTE + 1) * _PTRS_PER_PTE, index + _FAULT_BATCH)
-            words = self._words()[index:limit]
-            present = words < pg.SLOT_SHADOW
-            if present.all():
-                mm.lruvec.touch(self.base_slot + np.arange(index, limit, dtype=np.int64))
-                index = limit
-                continue
-            first = int(np.argmin(present))
-            if first:
-                mm.lruvec.touch(self.base_slot + np.arange(index, index + first, dtype=np.int64))
-                index += first
-                continue
-            if words[0] != pg.SLOT_EMPTY:
-                if not self._swap_in(index):
-                    break
-                index += 1
-                continue
-            if self._thp and index % PAGEBLOCK_NR_PAGES == 0 and self._huge_fault(index):
-                index += PAGEBLOCK_NR_PAGES
-                continue
-            run = int(np.argmin(words == pg.SLOT_EMPTY)) if not (words == pg.SLOT_EMPTY).all() else len(words)
-            got = self._fault(index, run)
+            if self.words()[index] != pg.SLOT_EMPTY:
+                got = int(do_swap_page(self, index))
+            else:
+                got = self._do_anonymous_page(index, end)
+            if not got:
+                break
             index += got
-            if got < run:
-                break
         return index - start
 
-    def _pte_alloc(self, index: int) -> bool:
-        table = index // _PTRS_PER_PTE
-        if table in self._page_tables:
-            return True
-        pfn = self._mm.allocator.alloc_pages(PGTABLE_GFP, 0)
-        if pfn < 0:
-            return False
-        if self._dead or table in self._page_tables:
-            self._mm.allocator.free_pages(pfn, 0)
-            return not self._dead
-        self._page_tables[table] = pfn
-        self._mm.nr_page_table_pages += 1
-        return True
+    def _do_anonymous_page(self, index: int, end: int) -> int:
+        """First touches of pages; how many were met, 0 if memory ran out.
 
-    def _fault(self, index: int, nr: int) -> int:
-        mm = self._mm
-        pfns = mm.allocator.alloc_pages_batch(ANON_GFP, 0, nr)
-        if self._dead:
+        Where there is no page table yet, a huge page is tried first; once there is one, it never is.
+        """
+        mm = self.mm
+        table = index // _PTRS_PER_PTE
+        if table not in self.page_tables and transhuge_vma_suitable(self, index):
+            huge = do_huge_pmd_anonymous_page(self, index)
+            if huge is not False:
+                mm.vmstat.count(VmEvent.pgfault)
+                return int(huge is not None)
+        if not self.pte_alloc(index):
+            return 0
+        limit = min(end, (table + 1) * _PTRS_PER_PTE, index + _FAULT_BATCH)
+        empty = self.words()[index:limit] == pg.SLOT_EMPTY
+        run = len(empty) if empty.all() else int(np.argmin(empty))
+        pfns = mm.allocator.alloc_pages_batch(ANON_GFP, 0, run)
+        if self.dead:
             mm.allocator.free_pages_batch(pfns, 0)
             return 0
-        n = len(pfns)
-        slots = self.base_slot + np.arange(index, index + n, dtype=np.int64)
         # Another task may have touched the same pages while this one waited for memory.
-        absent = self._words()[index : index + n] == pg.SLOT_EMPTY
+        absent = self.words()[index : index + len(pfns)] == pg.SLOT_EMPTY
         if not absent.all():
             mm.allocator.free_pages_batch(pfns[~absent], 0)
+        slots = self.base_slot + np.arange(index, index + len(pfns), dtype=np.int64)
         mm.lruvec.insert(pfns[absent], slots[absent], flags=_ANON_FLAGS)
-        mm.vmstat.count(VmEvent.pgfault, n)
-        mm.context.charge(n * (mm.costs.zero_page + mm.costs.page_fault), "page fault")
-        return n
+        mm.vmstat.count(VmEvent.pgfault, len(pfns))
+        mm.context.charge(len(pfns) * (mm.costs.zero_page + mm.costs.page_fault), "page fault")
+        return len(pfns)
 
-    def _huge_fault(self, index: int) -> bool:
-        """``do_huge_pmd_anonymous_page()``; False falls back to single pages."""
-        mm = self._mm
-        whole = self._words()[index : index + PAGEBLOCK_NR_PAGES]
-        if len(whole) < PAGEBLOCK_NR_PAGES or (whole != pg.SLOT_EMPTY).any():
-            return False
-        pfn = mm.allocator.alloc_pages(self._thp_gfp, PAGEBLOCK_ORDER)
-        if pfn >= 0 and self._dead:
-            mm.allocator.free_pages(pfn, PAGEBLOCK_ORDER)
-            return False
+    def pte_alloc(self, index: int) -> bool:
+        """See to it that a page's table is there (``pte_alloc()``); False without memory, or if the mapping is gone."""
+        table = index // _PTRS_PER_PTE
+        if table in self.page_tables:
+            return True
+        pfn = self.mm.allocator.alloc_pages(PGTABLE_GFP, 0)
         if pfn < 0:
-            mm.vmstat.count(VmEvent.thp_fault_fallback)
             return False
-        slots = np.array([self.base_slot + index], dtype=np.int64)
-        mm.lruvec.insert(np.array([pfn], dtype=np.int64), slots, order=PAGEBLOCK_ORDER, flags=_ANON_FLAGS)
-        mm.vmstat.count(VmEvent.thp_fault_alloc)
-        mm.vmstat.count(VmEvent.pgfault)
-        mm.context.charge(PAGEBLOCK_NR_PAGES * mm.costs.zero_page, "page fault")
-        return True
-
-    def _swap_in(self, index: int) -> bool:
-        """Bring a page back, and its neighbours (``swapin_readahead()``)."""
-        mm = self._mm
-        first = index & -(1 << PAGE_CLUSTER)
-        window = np.arange(first, min(first + (1 << PAGE_CLUSTER), self.nr_pages), dtype=np.int64)
-        words = self._words()[window]
-        swapped = window[(words >= pg.SLOT_SHADOW) & (words != pg.SLOT_EMPTY)]
-        pfns = mm.allocator.alloc_pages_batch(GFP_HIGHUSER_MOVABLE, 0, len(swapped))
-        swapped = swapped[: len(pfns)]
-        words = self._words()[swapped]
-        still = (words >= pg.SLOT_SHADOW) & (words != pg.SLOT_EMPTY) & (not self._dead)
-        mm.allocator.free_pages_batch(pfns[~still], 0)
-        swapped, pfns = swapped[still], pfns[still]
-        if len(swapped) == 0:
-            return bool(self._words()[index] < pg.SLOT_SHADOW)
-        mm.lruvec.insert(pfns, self.base_slot + swapped, flags=_ANON_FLAGS)
-        mm.lruvec.add_node_stat(pg.NS_FREE_SWAP, len(swapped))
-        mm.vmstat.count(VmEvent.pswpin, len(swapped))
-        mm.vmstat.count(VmEvent.swap_ra, len(swapped) - 1)
-        mm.vmstat.count(VmEvent.pgmajfault)
-        done = mm.swap_device.submit(len(swapped))
-        mm.context.schedule_timeout(max(0, done - mm.sched.now))
+        if self.dead or table in self.page_tables:
+            self.mm.allocator.free_pages(pfn, 0)
+            return not self.dead
+        self.page_tables[table] = pfn
+        self.mm.nr_page_table_pages += 1
         return True
 
     # --- going away -------------------------------------------------------------------------------------
@@ -217,61 +190,34 @@ class Vma:
     def madvise_dontneed(self, indices: Indices) -> int:
         """One ``madvise(MADV_DONTNEED)`` for each page, in order; pages freed.
 
-        Part of a huge page makes it split first, as if under memory pressure: partially mapped huge pages and the
-        queue that splits them later are not modelled here.
+        Of a huge page nothing is freed before all of its pages are dropped, or it is split: it is queued for that
+        (`AnonMemory.deferred_split`).
         """
-        mm = self._mm
-        words = self._words()[indices]
-        present = indices[words < pg.SLOT_SHADOW]
-        for head in self._huge_heads(present):
-            mm.split_huge_page(head)
-        swapped = int(((words >= pg.SLOT_SHADOW) & (words != pg.SLOT_EMPTY)).sum())
-        freed = mm.lruvec.release(self.base_slot + indices)
-        mm.lruvec.add_node_stat(pg.NS_FREE_SWAP, swapped)
+        mm = self.mm
+        freed, partial = mm.lruvec.zap(self.base_slot + indices)
+        mm.deferred_split.deferred_split_huge_page(partial)
         mm.context.charge(len(indices) * (mm.costs.free_pcp + mm.costs.syscall), "madvise")
         mm.context.might_sleep()
         return freed
-
-    def _huge_heads(self, indices: Indices) -> list[int]:
-        if not self._thp or len(indices) == 0:
-            return []
-        pfns = np.unique(self._words()[indices].astype(np.int64) & -PAGEBLOCK_NR_PAGES)
-        words = self._mm.lruvec.words(pfns)
-        return [
-            int(p) for p in pfns[(words & (pg.TYPE_MASK | pg.ORDER_MASK)) == pg.T_ALLOC | PAGEBLOCK_ORDER]
-        ]
 
     def munmap(self) -> int:
         """Drop the mapping and its page tables (``unmap_region()``); pages freed, tables not counted.
 
         Nothing is left to drop of one that the OOM killer has taken.
         """
-        mm = self._mm
-        if self._dead:
-            return 0
-        self._dead = True
-        words = self._words()
-        swapped = self.nr_swapped
-        present = np.flatnonzero(words < pg.SLOT_SHADOW)
-        freed = 0
-        for first in range(0, len(present), MAX_GATHER_BATCH):
-            batch = present[first : first + MAX_GATHER_BATCH]
-            # release_pages() collects a batch on a stack, so its last page is freed first.
-            freed += mm.lruvec.release(self.base_slot + batch[::-1])
-            mm.context.charge(len(batch) * mm.costs.free_pcp, "munmap")
-            mm.context.might_sleep()
-        mm.lruvec.release(self.base_slot + np.arange(self.nr_pages, dtype=np.int64))
-        mm.lruvec.add_node_stat(pg.NS_FREE_SWAP, swapped)
-        tables = np.array(list(self._page_tables.values()), dtype=np.int64)
-        self._page_tables.clear()
-        mm.nr_page_table_pages -= len(tables)
-        mm.allocator.free_pages_batch(tables, 0)
-        mm.forget(self)
-        return freed
+        return self.mm.exit_mmap([self])
 
 
 class AnonMemory:
-    """All anonymous mappings of a machine."""
+    """All anonymous mappings of a machine.
+
+    Attributes
+    ----------
+    deferred_split : DeferredSplit
+        Huge pages of which part is unmapped.
+    nr_page_table_pages : int
+        Page tables of all mappings.
+    """
 
     def __init__(
         self,
@@ -280,7 +226,7 @@ class AnonMemory:
         rmap: RmapSpace,
         swap_device: BlockDevice,
         sched: Scheduler,
-        context: ExecContext,
+        context: SchedContext,
         costs: CostProfile,
         vmstat: VmStat,
     ) -> None:
@@ -293,6 +239,8 @@ class AnonMemory:
         self.costs = costs
         self.vmstat = vmstat
         self.nr_page_table_pages = 0
+        self.deferred_split = DeferredSplit(lruvec, vmstat)
+        self._uptodate = WaitQueue(sched, "folio_wait_locked")
         self._vmas: list[Vma] = []
 
     def mmap(
@@ -315,16 +263,39 @@ class AnonMemory:
         self._vmas.append(vma)
         return vma
 
-    def forget(self, vma: Vma) -> None:
-        """Take a mapping that is gone off the list."""
-        self._vmas.remove(vma)
+    def exit_mmap(self, vmas: Iterable[Vma]) -> int:
+        """Drop mappings together, as the end of their task does (``exit_mmap()``); pages freed, tables not counted."""
+        going = [vma for vma in vmas if not vma.dead]
+        for vma in going:
+            vma.dead = True
+            self._vmas.remove(vma)
+        return unmap_vmas(self, going) if going else 0
+
+    # --- pages from the device --------------------------------------------------------------------------
+
+    def end_read(self, pfns: Indices) -> None:
+        """The swap device has read pages (``end_swap_bio_read()``)."""
+        self.lruvec.end_read(pfns)
+        self._uptodate.wake_up()
+
+    def wait_locked(self, vma: Vma, index: int) -> bool:
+        """Wait until a page has been read (``folio_lock_or_retry()``); False if that was not necessary."""
+        if self.context.time_stands_still or not self._locked(vma, index):
+            return False
+        self._uptodate.wait_event(lambda: not self._locked(vma, index))
+        return True
+
+    def _locked(self, vma: Vma, index: int) -> bool:
+        word = vma.words()[index : index + 1]
+        if word[0] >= pg.SLOT_SHADOW:
+            return False
+        return bool(self.lruvec.words(self.lruvec.heads(word.astype(np.int64)))[0] & pg.PG_LOCKED)
 
     @property
     def vmas(self) -> tuple[Vma, ...]:
         """Mappings that exist, in order of creation."""
         return tuple(self._vmas)
 
-    def split_huge_page(self, pfn: int) -> None:
-        """Turn a huge page into 512 pages on the LRU (``split_huge_page()``)."""
-        self.lruvec.split_folio(pfn, PAGEBLOCK_ORDER)
-        self.vmstat.count(VmEvent.thp_split_page)
+    def split_huge_page(self, pfn: int) -> int:
+        """Split a huge page; see `DeferredSplit.split_huge_page`."""
+        return self.deferred_split.split_huge_page(pfn)

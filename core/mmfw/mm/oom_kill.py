@@ -177,6 +177,4 @@ class OomControl:
         while task.state is not TaskState.DEAD and sched.now < deadline:
             task.joiners.append(sched.current)
             sched.schedule_timeout(deadline - sched.now)
-        for vma in self._memory.vmas:
-            if vma.task is task:
-                vma.munmap()
+        self._memory.exit_mmap([vma for vma in self._memory.vmas if vma.task is task])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mmfw.jit import page as pg
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.sched import PF_KTHREAD, WaitQueue
+from mmfw.state import PAGEBLOCK_ORDER
 
 if TYPE_CHECKING:
     from mmfw.mm.block import BlockDevice
@@ -68,6 +69,8 @@ class PageIo:
         device = self._file_device if file else self._swap_device
         device.submit(nr_pages, lambda: self._written(pfns, nr_pages))
         self._vmstat.count(VmEvent.pgpgout if file else VmEvent.pswpout, nr_pages * (4 if file else 1))
+        if not file:
+            self._vmstat.count(VmEvent.thp_swpout, int((orders == PAGEBLOCK_ORDER).sum()))
 
     def _written(self, pfns: Pfns, nr_pages: int) -> None:
         # Until now none of these has moved or got another owner: writeback holds a page.
