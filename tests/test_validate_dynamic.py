@@ -203,10 +203,15 @@ def damaged(tmp_path: Path) -> Path:
         ("variant", "u0", "variant 'u0'"),
         ("mem", "lots", "lots"),
         ("requests", "many", "requests"),
+        ("requests", 0, "requests is 0"),
+        ("order", 11, "order: is 11; it should be 0..10"),
+        ("data_mb", 99_999_999_999, "data_mb: is 99999999999"),
         ("kernel", "6.12.3", "kernel '6.12.3'"),
     ],
 )
-def test_a_load_that_is_not_known(validate: Validate, damaged: Path, key: str, value: str, said: str) -> None:
+def test_a_load_that_is_not_known(
+    validate: Validate, damaged: Path, key: str, value: object, said: str
+) -> None:
     file = damaged / "capture.json"
     document = json.loads(file.read_text())
     file.write_text(json.dumps({**document, key: value}))

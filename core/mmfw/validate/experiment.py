@@ -155,8 +155,8 @@ def read_spec(path: Path, kind: str, name: str, document: object, file: str) -> 
     """
     node = Node(document, "", file)
 
-    def number(key: str, default: int) -> int:
-        return node.key(key).integer() if node.has(key) else default
+    def number(key: str, default: int, most: int) -> int:
+        return node.key(key).integer(high=most) if node.has(key) else default
 
     if node.has("kernel"):
         release = node.key("kernel").text()
@@ -169,12 +169,12 @@ def read_spec(path: Path, kind: str, name: str, document: object, file: str) -> 
         kind=kind,
         name=name,
         mem=node.key("mem").text(),
-        nr_cpus=number("smp", 1),
+        nr_cpus=number("smp", 1, 8192),
         variant=node.key("variant").text(),
-        seed=number("seed", 0),
-        order=number("order", 0),
-        requests=number("requests", 0),
-        data_mb=number("data_mb", 0),
+        seed=number("seed", 0, (1 << 63) - 1),
+        order=number("order", 0, 10),
+        requests=number("requests", 0, 1_000_000),
+        data_mb=number("data_mb", 0, 1_000_000),
     )
 
 

@@ -50,6 +50,8 @@ def parse_variant(variant: str) -> tuple[str, int]:
 def rebuild(mm: Mm, spec: CaptureSpec, meter: Meter) -> None:
     """Run the job of a capture; one part for each mask."""
     kind, n = parse_variant(spec.variant)
+    if spec.requests < 1:
+        raise InputError(f"requests is {spec.requests}: how many requests each mask makes; 1 or more")
     mm.start_time()
     job = _Job(mm, spec, meter, kind, n)
     mm.sched.spawn(job.main, name="init", daemon=False)
