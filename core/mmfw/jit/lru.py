@@ -1,7 +1,8 @@
 """The LRU lists: putting folios on and off, references, and refaults (mm/swap.c, mm/workingset.c of 6.1).
 
 One lruvec is kept, that of the only node's root memory cgroup. Pages go on a list at once; the kernel
-gathers up to 15 in a per-CPU batch first, so at most 14 pages a CPU are not yet on a list there.
+gathers up to 15 in a per-CPU batch first, so at most 14 pages a CPU are not yet on a list there: they are not counted in
+the lists' sizes, nobody isolates them, and a second use of one makes it active without counting or moving it.
 """
 
 from __future__ import annotations

@@ -221,11 +221,12 @@ class AddressSpace:
             mask &= ~gfp.FS
         reads = self._device is not None and not cache.context.time_stands_still
         flags = pg.PG_LOCKED if reads else 0
-        done = 0
+        done = order = 0
         added = []
         while done < len(indices):
-            order, some = self._folio_order(indices, done)
-            pfns = indices[:0]
+            some = pfns = indices[:0]
+            if self._max_order:
+                order, some = self._folio_order(indices, done)
             if order:
                 pfn = cache.allocator.alloc_pages(mask, order)
                 pfns = np.array([pfn] if pfn >= 0 else [], dtype=np.int64)
@@ -242,11 +243,16 @@ class AddressSpace:
             inserted = self._insert(pfns, some, order, flags, mask)
             if len(inserted):
                 added.append(inserted)
-                if some[0] <= marker <= some[-1] and marker in some and self.words()[marker] < pg.SLOT_SHADOW:
+                if some[0] <= marker <= some[-1] and self._among(marker, some):
                     cache.lruvec.set_readahead(self.base_slot + marker)
         if not added:
             return 0
         return self._read_in(added[0] if len(added) == 1 else np.concatenate(added))
+
+    def _among(self, index: int, inserted: Indices) -> bool:
+        """Whether a page is among those that were just inserted, of which a part may have been there before."""
+        at = int(np.searchsorted(inserted, index))
+        return bool(inserted[at] == index and self.words()[index] < pg.SLOT_SHADOW)
 
     def _insert(self, pfns: Indices, indices: Indices, order: int, flags: int, mask: int) -> Indices:
         """Put allocated folios at absent indices, making nodes first where there are none (``__filemap_add_folio()``).

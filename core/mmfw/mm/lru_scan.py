@@ -152,8 +152,8 @@ class LruScan:
             denominator = anon_fraction + file_fraction
         counts = []
         for lru in range(pg.LRU_UNEVICTABLE):
-            scan = self._lruvec.size(lru, sc.reclaim_idx) >> sc.priority
             fraction = file_fraction if lru >= pg.LRU_INACTIVE_FILE else anon_fraction
+            scan = self._lruvec.size(lru, sc.reclaim_idx) >> sc.priority if fraction else 0
             counts.append(scan * fraction // denominator)
         return counts
 
