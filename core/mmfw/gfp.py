@@ -84,6 +84,21 @@ GFP_MOVABLE_SHIFT: Final = 3
 GFP_ZONEMASK: Final = __GFP_DMA | __GFP_HIGHMEM | __GFP_DMA32 | __GFP_MOVABLE
 #: Every bit that exists in this build; anything else in a mask is an error of the caller.
 GFP_BITS_MASK: Final = 0xFFFFFF
+#: What of a caller's mask says how its memory is found, and where it may lie (mm/internal.h).
+GFP_RECLAIM_MASK: Final = (
+    __GFP_RECLAIM
+    | __GFP_HIGH
+    | __GFP_IO
+    | __GFP_FS
+    | __GFP_NOWARN
+    | __GFP_RETRY_MAYFAIL
+    | __GFP_NOFAIL
+    | __GFP_NORETRY
+    | __GFP_MEMALLOC
+    | __GFP_NOMEMALLOC
+    | __GFP_ATOMIC
+)
+GFP_CONSTRAINT_MASK: Final = __GFP_HARDWALL | __GFP_THISNODE
 
 #: mmflags.h's table, in its order: printing is greedy from the top.
 _GFP_NAMES: Final[tuple[tuple[int, str], ...]] = (

@@ -21,6 +21,8 @@ from mmfw.proc.oom_trace import OOM_EVENTS
 from mmfw.proc.vmscan_trace import VMSCAN_EVENTS
 from traced import DATA, Line, TracedRun
 
+pytestmark = pytest.mark.kernel_source
+
 SOURCE = Path(os.environ.get("MMFW_LINUX_SOURCE", "/usr/src/linux-source-6.1"))
 SCRIPTS = SOURCE / "Documentation" / "trace" / "postprocess"
 VMSCAN = SCRIPTS / "trace-vmscan-postprocess.pl"

@@ -43,22 +43,8 @@ SLAB_FLAGS: Final = (
     | SLAB_MEM_SPREAD
     | SLAB_ACCOUNT
 )
-#: Bits of a mask that reach the page allocator (GFP_RECLAIM_MASK, GFP_CONSTRAINT_MASK, mm/internal.h).
-_PAGE_GFP: Final = (
-    gfp.RECLAIM
-    | gfp.HIGH
-    | gfp.IO
-    | gfp.FS
-    | gfp.NOWARN
-    | gfp.RETRY_MAYFAIL
-    | gfp.NOFAIL
-    | gfp.NORETRY
-    | gfp.MEMALLOC
-    | gfp.NOMEMALLOC
-    | gfp.ATOMIC
-    | gfp.HARDWALL
-    | gfp.THISNODE
-)
+#: Bits of a mask that reach the page allocator (``allocate_slab()``'s caller, mm/slub.c).
+_PAGE_GFP: Final = gfp.GFP_RECLAIM_MASK | gfp.GFP_CONSTRAINT_MASK
 #: Bits that no slab may have (GFP_SLAB_BUG_MASK, mm/internal.h).
 _BUG_GFP: Final = gfp.DMA32 | gfp.HIGHMEM | ~gfp.GFP_BITS_MASK
 

@@ -48,22 +48,9 @@ XA_CHUNK_SHIFT: Final = 6
 XA_CHUNK_SIZE: Final = 1 << XA_CHUNK_SHIFT
 #: ``sizeof(struct radix_tree_node)``; its constructor makes each object 8 bytes larger.
 NODE_SIZE: Final = 576
-#: Mask of a node while the tree is locked (``xas_alloc()``), and what is left of a mapping's mask when that failed
-#: (GFP_RECLAIM_MASK, ``xas_nomem()``).
+#: Mask of a node while the tree is locked (``xas_alloc()``); when that failed, the mapping's mask is used
+#: (``xas_nomem()``).
 NODE_GFP: Final = gfp.GFP_NOWAIT | gfp.NOWARN
-RECLAIM_MASK: Final = (
-    gfp.RECLAIM
-    | gfp.HIGH
-    | gfp.IO
-    | gfp.FS
-    | gfp.NOWARN
-    | gfp.RETRY_MAYFAIL
-    | gfp.NOFAIL
-    | gfp.NORETRY
-    | gfp.MEMALLOC
-    | gfp.NOMEMALLOC
-    | gfp.ATOMIC
-)
 #: In place of an object: there is no node; or it lies in memory that nobody owns.
 NONE: Final = jit.XA_NONE
 _UNOWNED: Final = -1
@@ -332,7 +319,7 @@ class XarrayNodes:
             )
         obj = self._cache.kmem_cache_alloc(NODE_GFP)
         if obj < 0:
-            obj = self._cache.kmem_cache_alloc(gfp_mask & RECLAIM_MASK)
+            obj = self._cache.kmem_cache_alloc(gfp_mask & gfp.GFP_RECLAIM_MASK)
         return obj if obj >= 0 else NONE
 
     def free(self, objects: list[int]) -> None:

@@ -79,6 +79,12 @@ class Figures:
     samples: dict[str, list[int]] = field(default_factory=dict)
 
 
+_COUNTED: Final[dict[type[TraceEvent], str]] = {
+    MmCompactionKcompactdWake: "kcompactd_wakes",
+    MmVmscanDirectReclaimBegin: "direct_reclaim_begins",
+}
+
+
 class Meter:
     """Reads the figures of an experiment's parts from a machine.
 
@@ -95,8 +101,8 @@ class Meter:
         self._before: tuple[dict[str, int], dict[str, int]] | None = None
         self._now: Figures | None = None
         mm.trace.subscribe(MmVmscanKswapdWake, self._count_kswapd_wake)
-        mm.trace.subscribe(MmCompactionKcompactdWake, self._count)
-        mm.trace.subscribe(MmVmscanDirectReclaimBegin, self._count)
+        for kind in _COUNTED:
+            mm.trace.subscribe(kind, self._count)
 
     @property
     def parts(self) -> dict[str, Figures]:
@@ -104,11 +110,7 @@ class Meter:
         return self._parts
 
     def _count(self, event: TraceEvent) -> None:
-        name = {
-            MmCompactionKcompactdWake: "kcompactd_wakes",
-            MmVmscanDirectReclaimBegin: "direct_reclaim_begins",
-        }
-        key = name[type(event)]
+        key = _COUNTED[type(event)]
         self._events[key] = self._events.get(key, 0) + 1
 
     def _count_kswapd_wake(self, event: MmVmscanKswapdWake) -> None:
