@@ -8,6 +8,7 @@ import pytest
 from mm.workbench import SEC, events_of, fill, fragment, grown, lru, run, take_large, unboosted, word
 from mmfw import gfp
 from mmfw.jit import page as pg
+from mmfw.mm.huge_memory import ThpDefrag
 from mmfw.mm.trace import MmCompactionTryToCompactPages, MmVmscanDirectReclaimBegin
 
 
@@ -77,7 +78,8 @@ def test_the_mask_of_a_huge_page_depends_on_madvise(mm, madvised, mask):
     before = mm.vmstat.as_dict()
     assert vma.touch(0, 1024) == 1024
     huge = [(m, p) for m, order, p in seen if order == 9]
-    assert [m for m, _ in huge] == [mask, mask]
+    first_try = mask | gfp.THISNODE | gfp.NORETRY
+    assert [m for m, _ in huge] == [first_try, first_try]
     change = grown(mm, before)
     assert change["thp_fault_alloc"] == 2
     assert change["pgfault"] == 2
@@ -85,6 +87,30 @@ def test_the_mask_of_a_huge_page_depends_on_madvise(mm, madvised, mask):
     for i, (_, pfn) in enumerate(huge):
         assert word(mm, pfn) & (pg.PG_COMPOUND | pg.ORDER_MASK) == pg.PG_COMPOUND | 9
         assert vma.pfns()[512 * i : 512 * (i + 1)].tolist() == list(range(pfn, pfn + 512))
+
+
+@pytest.mark.parametrize("defrag", list(ThpDefrag), ids=lambda each: each.value)
+@pytest.mark.parametrize("madvised", [False, True], ids=["any", "madvised"])
+def test_who_may_reclaim_asks_a_second_time_insisting_more(mm, defrag, madvised):
+    """vma_alloc_folio(): this node first, without insisting; then as the table of vma_thp_gfp_mask() says."""
+    light, direct, kswapd = gfp.GFP_TRANSHUGE_LIGHT, gfp.DIRECT_RECLAIM, gfp.KSWAPD_RECLAIM
+    table = {
+        ThpDefrag.ALWAYS: (light | direct | gfp.NORETRY, light | direct),
+        ThpDefrag.DEFER: (light | kswapd, light | kswapd),
+        ThpDefrag.DEFER_MADVISE: (light | kswapd, light | direct),
+        ThpDefrag.MADVISE: (light, light | direct),
+        ThpDefrag.NEVER: (light, light),
+    }
+    mask = table[defrag][madvised]
+    fragment(mm, 16)
+    take_large(mm, 4)
+    mm.memory.thp.defrag = defrag
+    seen = requests(mm)
+    mm.mmap_anonymous(512, thp=True, madvised=madvised).touch(0, 1)
+    first_try = mask | gfp.THISNODE | gfp.NORETRY
+    asked = [m for m, order, _ in seen if order == 9]
+    assert asked == ([first_try, mask] if mask & direct else [first_try])
+    assert mm.vmstat.as_dict()["thp_fault_fallback"] == 1
 
 
 def test_what_is_left_over_of_a_mapping_is_small(mm):

@@ -7,6 +7,7 @@ import pytest
 
 from mm.workbench import SEC, fragment, grown, lru, run, scan, set_word, take_large, to_tail, unboosted, word
 from mmfw import gfp
+from mmfw.errors import CallerError
 from mmfw.jit import page as pg
 
 
@@ -270,3 +271,70 @@ def test_a_huge_page_touched_while_it_is_written_is_mapped_again():
     assert [mm.lruvec.node_stat(s) for s in (pg.NS_ANON_MAPPED, pg.NS_SWAPCACHE)] == [0, 0]
     mm.check_memory()
     assert mm.alloc_pages(gfp.GFP_KERNEL, 0) >= 0
+
+
+# --- what a split would free ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dropped", "order"),
+    [
+        (range(0, 512, 2), 0),
+        (range(256, 512), 8),
+        (range(255, 512), 8),
+        (range(8, 24), 3),  # pages 8 to 23: two aligned runs of 8, none of 16
+        (range(1, 512), 8),
+        ([7], 0),
+    ],
+)
+def test_the_largest_run_that_a_split_would_free(mm, dropped, order):
+    vma, (head,) = huge(mm)
+    vma.madvise_dontneed(np.array(list(dropped)))
+    queue = mm.memory.deferred_split
+    assert queue.unmapped_order(head) == order
+    assert np.flatnonzero(~queue.mapped_pages(head)).tolist() == list(dropped)
+    assert queue.mapping_of(head) == (vma, 0)
+
+
+def test_what_a_split_would_free_grows_as_more_is_unmapped(mm):
+    vma, (head,) = huge(mm)
+    queue = mm.memory.deferred_split
+    vma.madvise_dontneed(np.arange(4))
+    assert queue.unmapped_order(head) == 2
+    vma.madvise_dontneed(np.arange(4, 8))
+    assert queue.unmapped_order(head) == 3
+    # A page touched again is another one; the folio's own stays unmapped.
+    vma.touch(0, 8)
+    assert queue.unmapped_order(head) == 3
+
+
+def test_fully_mapped_huge_pages_are_queued_only_if_underused_ones_are_sought(mm):
+    mm.memory.thp.split_underused = True
+    vma, heads = huge(mm, 2)
+    queue = mm.memory.deferred_split
+    assert queue.split_queue == tuple(heads)
+    assert [queue.partially_mapped(head) for head in heads] == [False, False]
+    assert mm.vmstat.as_dict()["thp_deferred_split_page"] == 0
+    vma.madvise_dontneed(np.array([600]))
+    assert [queue.partially_mapped(head) for head in heads] == [False, True]
+    assert queue.split_queue == tuple(heads)
+    assert mm.vmstat.as_dict()["thp_deferred_split_page"] == 1
+    vma.munmap()
+    assert queue.split_queue == ()
+
+
+# --- munmap, and mmap at the same address ---------------------------------------------------------------------------
+
+
+def test_a_mapping_that_is_mapped_again_begins_empty_in_the_same_slots(mm):
+    vma, _ = huge(mm)
+    with pytest.raises(CallerError, match="munmap"):
+        mm.memory.mmap_again(vma)
+    base = vma.base_slot
+    vma.munmap()
+    mm.memory.mmap_again(vma)
+    assert (vma.base_slot, vma.nr_resident, vma.nr_page_tables, vma.dead) == (base, 0, 0, False)
+    assert mm.memory.vmas == (vma,)
+    assert vma.touch(0, 512) == 512
+    assert vma.munmap() == 512
+    mm.check_memory()

@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw import gfp
+from mmfw.errors import CallerError
 from mmfw.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
 from mmfw.jit import page as pg
 from mmfw.mm.huge_memory import (
-    THP_GFP,
-    THP_MADVISED_GFP,
     DeferredSplit,
+    ThpSettings,
     do_huge_pmd_anonymous_page,
     transhuge_vma_suitable,
 )
+from mmfw.mm.khugepaged import MmSlots
 from mmfw.mm.mmu_gather import unmap_vmas
 from mmfw.mm.swap_state import SwapReadahead, do_swap_page
 from mmfw.mm.vmstat import VmEvent, VmStat
@@ -63,8 +64,8 @@ class Vma:
         What it belongs to.
     thp : bool
         Whether aligned 2 MiB may be huge pages.
-    thp_gfp : int
-        Mask of a huge page.
+    madvised : bool
+        Whether MADV_HUGEPAGE was given (``VM_HUGEPAGE``).
     page_tables : dict of int to int
         Pfn of the page table of each 512 pages that has one, a huge page's deposited one included.
     swap_ra : SwapReadahead
@@ -81,7 +82,7 @@ class Vma:
         self.oom_score_adj = oom_score_adj
         self.mm = mm
         self.thp = thp
-        self.thp_gfp = THP_MADVISED_GFP if madvised else THP_GFP
+        self.madvised = madvised
         self.base_slot = mm.rmap.register(self, nr_pages)
         self.page_tables: dict[int, int] = {}
         self.swap_ra = SwapReadahead()
@@ -215,6 +216,10 @@ class AnonMemory:
     ----------
     deferred_split : DeferredSplit
         Huge pages of which part is unmapped.
+    thp : ThpSettings
+        How huge pages are asked for; to be set before time starts.
+    mm_slots : MmSlots
+        Whom khugepaged would scan.
     nr_page_table_pages : int
         Page tables of all mappings.
     """
@@ -239,7 +244,9 @@ class AnonMemory:
         self.costs = costs
         self.vmstat = vmstat
         self.nr_page_table_pages = 0
-        self.deferred_split = DeferredSplit(lruvec, vmstat)
+        self.deferred_split = DeferredSplit(lruvec, rmap, vmstat)
+        self.thp = ThpSettings()
+        self.mm_slots = MmSlots(sched)
         self._uptodate = WaitQueue(sched, "folio_wait_locked")
         self._vmas: list[Vma] = []
 
@@ -255,13 +262,31 @@ class AnonMemory:
         thp : bool
             Whether aligned 2 MiB may be huge pages (``transparent_hugepage/enabled`` allows it).
         madvised : bool
-            Whether MADV_HUGEPAGE was given, so that a fault may compact (``defrag`` = madvise).
+            Whether MADV_HUGEPAGE was given; what that means to a fault is for `ThpSettings.defrag` to say.
         oom_score_adj : int
             For the OOM killer.
         """
         vma = Vma(self, nr_pages, self.sched.current, thp=thp, madvised=madvised, oom_score_adj=oom_score_adj)
         self._vmas.append(vma)
         return vma
+
+    def mmap_again(self, vma: Vma) -> None:
+        """Map what was unmapped at the same address again, empty, for the running task (munmap, then mmap).
+
+        As `mmap`, but for the name space of slots, which has 2^31 for all mappings that ever were: a load that maps and
+        unmaps for ever should come back to what it had.
+
+        Raises
+        ------
+        CallerError
+            It is still mapped.
+        """
+        if not vma.dead:
+            raise CallerError("the mapping still exists; munmap() it first")
+        vma.dead = False
+        vma.task = self.sched.current
+        vma.swap_ra = SwapReadahead()
+        self._vmas.append(vma)
 
     def exit_mmap(self, vmas: Iterable[Vma]) -> int:
         """Drop mappings together, as the end of their task does (``exit_mmap()``); pages freed, tables not counted."""
@@ -280,12 +305,13 @@ class AnonMemory:
 
     def wait_locked(self, vma: Vma, index: int) -> bool:
         """Wait until a page has been read (``folio_lock_or_retry()``); False if that was not necessary."""
-        if self.context.time_stands_still or not self._locked(vma, index):
+        if self.context.time_stands_still or not self.is_locked(vma, index):
             return False
-        self._uptodate.wait_event(lambda: not self._locked(vma, index))
+        self._uptodate.wait_event(lambda: not self.is_locked(vma, index))
         return True
 
-    def _locked(self, vma: Vma, index: int) -> bool:
+    def is_locked(self, vma: Vma, index: int) -> bool:
+        """Whether a resident page is being read, or locked by somebody."""
         word = vma.words()[index : index + 1]
         if word[0] >= pg.SLOT_SHADOW:
             return False
