@@ -132,3 +132,36 @@ def test_one_changed_character_is_read_or_refused(at, char):
         parse_scenario(GOOD[:at] + char + GOOD[at + 1 :], "fuzz.toml")
     except InputError as fault:
         assert "fuzz.toml" in str(fault)
+
+
+KNOBS = GOOD + '\n[knobs]\nclients = "workloads.0.count"\n'
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read"),
+    [
+        ("clients", 20, lambda s: s.workloads[0].count),
+        ("rate", 9, lambda s: s.workloads[0].params["rate"]),
+        ("fragmentation", "none", lambda s: s.state.fragmentation),
+        ("unmovable_block_fraction", 0.5, lambda s: s.state.unmovable_block_fraction),
+        ("workloads.0.params.rate", 4, lambda s: s.workloads[0].params["rate"]),
+    ],
+)
+def test_a_bare_key_reaches_knobs_parameters_and_the_state(key, value, read):
+    assert read(parse_scenario(KNOBS, "small.toml", {key: value})) == value
+
+
+def test_a_bare_key_that_is_nowhere_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match=r"--set client: no such parameter; did you mean 'clients'\?"):
+        parse_scenario(KNOBS, "small.toml", {"client": 3})
+
+
+@pytest.mark.parametrize(
+    "text", ["workloads = 3", "workloads = [3]", "params = 3", "params = [3]", "knobs = 3", "state = 3"]
+)
+def test_overriding_a_malformed_file_still_names_the_fault(text):
+    # A key before the first table belongs to the file's top.
+    head = GOOD.split("\n[state]")[0]
+    with pytest.raises(InputError) as fault:
+        parse_scenario(f"{head}\n{text}\n", "small.toml", {"rate": 3, "fragmentation": "none", "count": 2})
+    assert "small.toml" in str(fault.value) or "--set" in str(fault.value)

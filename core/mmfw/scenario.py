@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import tomli
 from importlib_metadata import entry_points
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mmfw.errors import InputError, did_you_mean
 
@@ -60,6 +60,24 @@ class InitialState(_Model):
         0.3, ge=0, le=1, description="share of pageblocks that are Unmovable; free blocks are split alike"
     )
     page_cache_pages: Count = Field(0, description="allocated pages that are clean page cache")
+    fragmentation: Literal["given", "none"] = Field(
+        "given", description="none: as many free pages in each zone of buddyinfo, but in the largest blocks"
+    )
+
+
+class Phase(_Model):
+    """A part of a run; phases follow one another."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    duration: str | None = Field(
+        None, description="virtual time; without it the phase ends when its workloads have returned"
+    )
+    short_duration: str | None = Field(None, description="in place of duration with --short")
+
+    def duration_ns(self, *, short: bool) -> int | None:
+        """Its length, ns; None if it ends by itself."""
+        text = (self.short_duration if short else None) or self.duration
+        return None if text is None else parse_duration(text)
 
 
 class WorkloadSpec(_Model):
@@ -68,6 +86,9 @@ class WorkloadSpec(_Model):
     name: str = Field(description="a workload that a loaded plugin offers")
     count: int = Field(1, ge=1, le=10_000, description="how many tasks run it")
     params: dict[str, Any] = Field(default_factory=dict, description="its parameters")
+    phase: str | None = Field(
+        None, description="runs in this phase only; without it from the start to the end"
+    )
 
 
 class Scenario(_Model):
@@ -88,11 +109,47 @@ class Scenario(_Model):
         default_factory=dict, description="plugin parameters, by short name"
     )
     workloads: list[WorkloadSpec] = Field(default_factory=list)
+    phases: list[Phase] = Field(default_factory=list, description="the run ends with the last one")
+    knobs: dict[str, str] = Field(
+        default_factory=dict, description="short names for --set: the dotted key that each stands for"
+    )
+    progress: str | None = Field(None, description="counter metric that is the load's forward progress")
     default_for: list[str] = Field(
         default_factory=list,
         description="run this scenario when these plugins are asked for and none is named",
     )
     metrics: list[str] = Field(default_factory=list, description="shown first; all are in the JSON")
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Scenario:
+        names = [phase.name for phase in self.phases]
+        doubled = next((name for name in names if names.count(name) > 1), None)
+        if doubled is not None:
+            raise ValueError(f"phases: two are named {doubled!r}")
+        for load in self.workloads:
+            if load.phase is not None and load.phase not in names:
+                raise ValueError(
+                    f"workload {load.name}: no phase {load.phase!r}; {did_you_mean(load.phase, names)}"
+                )
+        for phase in self.phases:
+            if phase.duration is None and all(load.phase != phase.name for load in self.workloads):
+                raise ValueError(
+                    f"phase {phase.name!r} has neither a duration nor a workload that would end it"
+                )
+        for text in (self.duration, self.short_duration):
+            _duration_or_value_error(text)
+        for phase in self.phases:
+            for each in (phase.duration, phase.short_duration):
+                if each is not None:
+                    _duration_or_value_error(each)
+        return self
+
+
+def _duration_or_value_error(text: str) -> None:
+    try:
+        parse_duration(text)
+    except InputError as fault:
+        raise ValueError(str(fault)) from None
 
 
 def _model_at(loc: tuple[Any, ...]) -> type[BaseModel] | None:
@@ -120,7 +177,8 @@ def _describe(fault: ErrorDetails) -> str:
         return f"{where}: no such key; {did_you_mean(str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
         return f"{where}: this key is missing"
-    return f"{where}: {fault['msg']} (it is {fault['input']!r:.60})"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (it is {fault['input']!r:.60})" if where else message
 
 
 def _line_of(text: str, loc: tuple[Any, ...]) -> int | None:
@@ -169,21 +227,25 @@ def parse_scenario(text: str, file: str, overrides: dict[str, Any] | None = None
 
 
 def _override(data: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key; ``xe.n`` means ``params.xe.n``; a bare name a parameter of the workloads."""
+    """Put a value at a dotted key; ``xe.n`` means ``params.xe.n``.
+
+    A bare name is a knob of the scenario, one of its own keys, or stands for that key wherever the file has it: in the
+    parameters of workloads and plugins, and for any key of the state.
+    """
+    knobs = data.get("knobs", {})
+    knobs = knobs if isinstance(knobs, dict) else {}
+    if isinstance(knobs.get(key), str):
+        key = knobs[key]
     parts = key.split(".")
     if len(parts) == 1 and key not in Scenario.model_fields:
-        hit = False
-        for load in data.get("workloads", []):
-            if key == "count" or key in load.get("params", {}):
-                target = load if key == "count" else load["params"]
-                target[key] = value
-                hit = True
-        if hit:
-            return
-        known = {p for load in data.get("workloads", []) for p in load.get("params", {})} | set(
-            Scenario.model_fields
-        )
-        raise InputError(f"--set {key}: no such parameter; {did_you_mean(key, known)}")
+        tables = _tables_with(data, key)
+        if not tables:
+            known = {p for table in _parameter_tables(data) for p in table}
+            known |= {*Scenario.model_fields, *InitialState.model_fields, *knobs}
+            raise InputError(f"--set {key}: no such parameter; {did_you_mean(key, known)}")
+        for table in tables:
+            table[key] = value
+        return
     if parts[0] not in Scenario.model_fields:
         parts = ["params", *parts]
     at: Any = data
@@ -197,6 +259,29 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(at, dict):
         raise InputError(f"--set {key}: {'.'.join(parts[:-1])} is not a table")
     at[parts[-1]] = value
+
+
+def _parameter_tables(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Tables of parameters of a scenario that may be malformed: what is no table is passed over."""
+    loads = data.get("workloads", [])
+    plugins = data.get("params", {})
+    found = (
+        [load.get("params") for load in loads if isinstance(load, dict)] if isinstance(loads, list) else []
+    )
+    found += list(plugins.values()) if isinstance(plugins, dict) else []
+    return [table for table in found if isinstance(table, dict)]
+
+
+def _tables_with(data: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Tables that a bare key of ``--set`` means."""
+    loads = data.get("workloads", [])
+    if key == "count" and isinstance(loads, list):
+        return [load for load in loads if isinstance(load, dict)]
+    tables = [table for table in _parameter_tables(data) if key in table]
+    if key in InitialState.model_fields:
+        state = data.setdefault("state", {})
+        tables += [state] if isinstance(state, dict) else []
+    return tables
 
 
 def parse_set(text: str) -> tuple[str, Any]:

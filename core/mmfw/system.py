@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -12,12 +13,15 @@ from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
 from mmfw.costs import profile
 from mmfw.discovery import one_line
 from mmfw.errors import InputError, PluginError, did_you_mean
-from mmfw.machine import Machine
-from mmfw.machine.initial import with_buddyinfo
+from mmfw.machine import Machine, load_machine
+from mmfw.machine.initial import unfragmented, with_buddyinfo
+from mmfw.machine.pcmodel import parse_ram_size
 from mmfw.mm.core import Mm, MmHost
+from mmfw.phases import PhasePlan, Phases
 from mmfw.registry import LoadedPlugins
-from mmfw.scenario import Scenario
+from mmfw.scenario import InitialState, Scenario
 from mmfw.sched import Scheduler, Task, TaskState
+from mmfw.state import NodeState
 from mmfw.types import Metric, Workload
 
 #: Virtual time that a machine is given to come to rest after a run.
@@ -40,8 +44,8 @@ class System:
         Its memory.
     metrics : dict of str to Metric
         What plugins measure, by name.
-    clients : tuple of Task
-        Tasks of the workloads, in the order of the scenario.
+    phases : Phases
+        Its phases, none of them begun before time runs.
     """
 
     scenario: Scenario
@@ -49,7 +53,7 @@ class System:
     sched: Scheduler
     mm: Mm
     metrics: dict[str, Metric]
-    clients: tuple[Task, ...]
+    phases: Phases
 
 
 def _validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> BaseModel:
@@ -85,8 +89,89 @@ def plugin_params(plugins: LoadedPlugins, values: Mapping[str, Mapping[str, Any]
     return {name: _validated(model, values.get(name, {}), f"params.{name}") for name, model in models.items()}
 
 
+def _start_state(machine: Machine, state: InitialState, seed: int, name: str) -> NodeState:
+    node = machine.node_state(seed)
+    if not state.buddyinfo:
+        return node
+    by_zone = {str(zone): row for zone, row in state.buddyinfo.items()}
+    if state.fragmentation == "none":
+        by_zone = {zone: unfragmented(row) for zone, row in by_zone.items()}
+    return with_buddyinfo(node, by_zone, state.unmovable_block_fraction, seed, name)
+
+
+@lru_cache(maxsize=4)
+def _kept_start_state(ram: str, nr_cpus: int, state_json: str, seed: int, name: str) -> NodeState:
+    """Arrays of the memory that a run starts from; runs of one scenario and seed in one process share them."""
+    return _start_state(load_machine(ram, nr_cpus), InitialState.model_validate_json(state_json), seed, name)
+
+
+def _new_mm(scenario: Scenario, machine: Machine, plugins: LoadedPlugins, seed: int, kernel: str) -> Mm:
+    """The machine, in its first state."""
+    if parse_ram_size(machine.name) is None:
+        state = _start_state(machine, scenario.state, seed, scenario.name)
+    else:
+        state_json = scenario.state.model_dump_json()
+        state = _kept_start_state(machine.name, machine.nr_cpus, state_json, seed, scenario.name)
+    host = MmHost(
+        ops=bind_mm_ops(plugins),
+        bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
+        hook=lambda name: hook_caller(plugins, name),
+    )
+    sched = Scheduler(nr_cpus=machine.nr_cpus, costs=profile(scenario.costs))
+    mm = Mm(state, sched, host, seed=seed, kernel=kernel, nr_swap_pages=scenario.nr_swap_pages)
+    if scenario.state.page_cache_pages:
+        pages = scenario.state.page_cache_pages
+        pfns = mm.claim_resident(pages, movable=True, what="state.page_cache_pages")
+        mm.page_cache.adopt(mm.page_cache.open(pages), pfns)
+    return mm
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A workload that will be started `count` times."""
+
+    load: Workload
+    values: BaseModel | None
+    count: int
+    phase: str | None
+
+
+def _starts(scenario: Scenario, plugins: LoadedPlugins) -> list[_Start]:
+    """What the scenario starts, its parameters validated."""
+    offered = plugins.workloads()
+    starts = []
+    for spec in scenario.workloads:
+        if spec.name not in offered:
+            raise InputError(
+                f"scenario {scenario.name}: no loaded plugin offers workload {spec.name!r}; "
+                f"{did_you_mean(spec.name, offered)}"
+            )
+        load = offered[spec.name]
+        if load.params is None and spec.params:
+            raise InputError(f"scenario {scenario.name}: workload {spec.name} takes no parameters")
+        values = (
+            None if load.params is None else _validated(load.params, spec.params, f"workload {spec.name}")
+        )
+        starts.append(_Start(load, values, spec.count, spec.phase))
+    return starts
+
+
+def _spawn(mm: Mm, starts: list[_Start]) -> list[Task]:
+    return [
+        mm.sched.spawn(start.load.run, mm, start.values, name=f"{start.load.name}-{i}", daemon=True)
+        for start in starts
+        for i in range(start.count)
+    ]
+
+
 def build_system(
-    scenario: Scenario, machine: Machine, plugins: LoadedPlugins, *, seed: int, kernel: str
+    scenario: Scenario,
+    machine: Machine,
+    plugins: LoadedPlugins,
+    *,
+    seed: int,
+    kernel: str,
+    short: bool = False,
 ) -> System:
     """Build a run up to the moment before time starts, and start its clock.
 
@@ -102,6 +187,8 @@ def build_system(
         Decides everything that is left to chance.
     kernel : str
         Kernel profile.
+    short : bool
+        Whether phases last their short durations.
 
     Raises
     ------
@@ -110,44 +197,22 @@ def build_system(
     PluginError
         A plugin failed in its set-up.
     """
-    state = machine.node_state(seed)
-    if scenario.state.buddyinfo:
-        by_zone: dict[str, list[int]] = {str(zone): row for zone, row in scenario.state.buddyinfo.items()}
-        state = with_buddyinfo(state, by_zone, scenario.state.unmovable_block_fraction, seed, scenario.name)
     params = plugin_params(plugins, scenario.params)
-    sched = Scheduler(nr_cpus=machine.nr_cpus, costs=profile(scenario.costs))
-    host = MmHost(
-        ops=bind_mm_ops(plugins),
-        bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
-        hook=lambda name: hook_caller(plugins, name),
-    )
-    mm = Mm(state, sched, host, seed=seed, kernel=kernel, nr_swap_pages=scenario.nr_swap_pages)
-    if scenario.state.page_cache_pages:
-        pages = scenario.state.page_cache_pages
-        pfns = mm.claim_resident(pages, movable=True, what="state.page_cache_pages")
-        mm.page_cache.adopt(mm.page_cache.open(pages), pfns)
+    mm = _new_mm(scenario, machine, plugins, seed, kernel)
     plugins.module_init(mm, params)
-    offered = plugins.workloads()
+    starts = _starts(scenario, plugins)
     metrics = plugins.metrics()
-    clients: list[Task] = []
-    starts: list[tuple[Workload, BaseModel | None, int]] = []
-    for spec in scenario.workloads:
-        if spec.name not in offered:
-            raise InputError(
-                f"scenario {scenario.name}: no loaded plugin offers workload {spec.name!r}; "
-                f"{did_you_mean(spec.name, offered)}"
-            )
-        load = offered[spec.name]
-        if load.params is None and spec.params:
-            raise InputError(f"scenario {scenario.name}: workload {spec.name} takes no parameters")
-        values = (
-            None if load.params is None else _validated(load.params, spec.params, f"workload {spec.name}")
-        )
-        starts += [(load, values, i) for i in range(spec.count)]
+
+    def plan(name: str, duration_ns: int | None) -> PhasePlan:
+        own = [start for start in starts if start.phase == name]
+        return PhasePlan(name, duration_ns, lambda: _spawn(mm, own))
+
+    plans = [plan(phase.name, phase.duration_ns(short=short)) for phase in scenario.phases]
+    phases = Phases(mm.sched, plans)
     mm.start_time()
-    for load, values, number in starts:
-        clients.append(sched.spawn(load.run, mm, values, name=f"{load.name}-{number}", daemon=True))
-    return System(scenario, plugins, sched, mm, metrics, tuple(clients))
+    phases.clients += _spawn(mm, [start for start in starts if start.phase is None])
+    phases.start()
+    return System(scenario, plugins, mm.sched, mm, metrics, phases)
 
 
 def tear_down(system: System) -> bool:
@@ -168,7 +233,7 @@ def tear_down(system: System) -> bool:
     """
     mm, sched = system.mm, system.sched
     mm.stop_time()
-    for task in system.clients:
+    for task in system.phases.clients:
         sched.send_sigkill(task)
     deadline = sched.now + REST_NS
     while not _at_rest(system) and sched.now < deadline:
@@ -190,5 +255,5 @@ def tear_down(system: System) -> bool:
 
 def _at_rest(system: System) -> bool:
     mm = system.mm
-    done = all(task.state is TaskState.DEAD for task in system.clients)
+    done = all(task.state is TaskState.DEAD for task in system.phases.clients)
     return done and mm.kswapd.asleep and mm.kcompactd.asleep

@@ -109,6 +109,9 @@ class ShrinkControl:
         In/out: set to `nr_to_scan` before the call; the callee corrects it to what it looked at.
     priority : int
         In, +: scan priority of the pass, `DEF_PRIORITY` down to 0.
+    order : int
+        In, +: order of the allocation that the pass works for, 0 once kswapd has dropped it (proposed in v3 and v4 of the
+        series). Mainline's shrinkers do not look at it.
     attached : Attachments, optional
         +: fields of policies.
     """
@@ -118,6 +121,7 @@ class ShrinkControl:
     nr_to_scan: int = 0
     nr_scanned: int = 0
     priority: int = DEF_PRIORITY
+    order: int = 0
     attached: Attachments | None = None
 
 

@@ -45,6 +45,19 @@ def with_buddyinfo(
     return replace(state, zones=zones)
 
 
+def unfragmented(nr_free: Sequence[int]) -> list[int]:
+    """As many free pages in the largest blocks that hold them.
+
+    Examples
+    --------
+    >>> unfragmented([3, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0])
+    [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+    """
+    nr_pages = sum(n << order for order, n in enumerate(nr_free))
+    largest = MAX_ORDER - 1
+    return [nr_pages >> order & 1 for order in range(largest)] + [nr_pages >> largest]
+
+
 def _lay_out(
     zone: ZoneState, nr_free: Sequence[int], unmovable_fraction: float, rng: Rng, file: str
 ) -> ZoneState:

@@ -23,6 +23,7 @@ from mmfw.mm.freelist import Freelist
 from mmfw.mm.initial_lru import adopt_lru_pages
 from mmfw.mm.kcompactd import Kcompactd
 from mmfw.mm.kswapd import Kswapd
+from mmfw.mm.ledger import Ledger
 from mmfw.mm.lru_scan import LruScan
 from mmfw.mm.lruvec import Lruvec
 from mmfw.mm.memory import AnonMemory, Vma
@@ -32,6 +33,7 @@ from mmfw.mm.page_alloc import PageAllocator
 from mmfw.mm.page_cache import PageCache
 from mmfw.mm.page_io import PageIo
 from mmfw.mm.pages import Memory
+from mmfw.mm.requests import RequestStats
 from mmfw.mm.resident import ResidentPages
 from mmfw.mm.rmap import RmapSpace
 from mmfw.mm.sanitize import check_memory, owned_pages
@@ -115,6 +117,10 @@ class Mm:
         The node's kswapd.
     shrinkers : ShrinkerList
         Registered shrinkers.
+    ledger : Ledger
+        What subsystems lose to reclaim; shrinkers report to it.
+    requests : RequestStats
+        How requests for pages fared.
     kernel : str
         Kernel profile, such as ``7.1``.
     attached : Attachments
@@ -170,9 +176,11 @@ class Mm:
         self.compaction.zone_reclaimable_pages = vmscan.zone_reclaimable_pages
         self._freelist = freelist = Freelist(pgdat, vmscan, context)
         # The OOM killer needs mappings, which need the allocator, whose slow path ends at the OOM killer.
+        self.ledger = Ledger(sched, memory)
+        self.requests = RequestStats()
         slowpath = Slowpath(freelist, vmscan, self.compaction, None, context, trace, vmstat, costs, profile)
         self._allocator = PageAllocator(
-            freelist, slowpath, context, self._charge_alloc, self._charge_free, capture
+            freelist, slowpath, context, self._charge_alloc, self._charge_free, capture, self.requests
         )
         slab_host = SlabHost(
             freelist,

@@ -36,7 +36,8 @@ class Kcompactd:
         self._compaction = compaction
         self._wait = wait
         self._trace = trace
-        self._working = False
+        self._busy_since: int | None = None
+        self._busy_ns = 0
 
     def kthread_run(self) -> Task:
         """Start the thread (``kcompactd_run()``)."""
@@ -48,7 +49,13 @@ class Kcompactd:
     @property
     def asleep(self) -> bool:
         """Whether it waits for work."""
-        return not self._working
+        return self._busy_since is None
+
+    @property
+    def busy_ns(self) -> int:
+        """Virtual time spent awake, waits inside included."""
+        running = 0 if self._busy_since is None else self._sched.now - self._busy_since
+        return self._busy_ns + running
 
     def _main(self) -> None:
         pgdat, compaction = self._compaction.pgdat, self._compaction
@@ -57,7 +64,7 @@ class Kcompactd:
             if self._trace.enabled(MmCompactionKcompactdSleep):
                 self._trace.emit(MmCompactionKcompactdSleep(pgdat.node_id))
             asked = self._wait_for_work(timeout)
-            self._working = True
+            self._busy_since = self._sched.now
             timeout = FRAG_CHECK_INTERVAL_NS
             if asked:
                 compaction.kcompactd_do_work()
@@ -66,7 +73,8 @@ class Kcompactd:
                 compaction.compact_node(proactive=True)
                 if fragmentation_score_node(pgdat) >= before:
                     timeout = FRAG_CHECK_INTERVAL_NS << COMPACT_MAX_DEFER_SHIFT
-            self._working = False
+            self._busy_ns += self._sched.now - self._busy_since
+            self._busy_since = None
 
     def _wait_for_work(self, timeout: int) -> bool:
         """``wait_event_freezable_timeout(kcompactd_work_requested())``."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmfw.mm.capture import TaskCapture
     from mmfw.mm.context import ExecContext
     from mmfw.mm.freelist import Freelist, Request
+    from mmfw.mm.requests import RequestStats
     from mmfw.mm.slowpath import Slowpath
 
 Pfns = NDArray[np.int64]
@@ -46,6 +47,8 @@ class PageAllocator:
         Called with the number of blocks and their order after each request or batch; charge their cost.
     capture : TaskCapture, optional
         Tasks that take blocks as they are freed.
+    requests : RequestStats, optional
+        Told how requests fared.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class PageAllocator:
         charge_alloc: Callable[[int, int], None] | None = None,
         charge_free: Callable[[int, int], None] | None = None,
         capture: TaskCapture | None = None,
+        requests: RequestStats | None = None,
     ) -> None:
         self._capture = capture
+        self._requests = requests
         self._freelist = freelist
         self._slowpath = slowpath
         self._context = context
@@ -95,12 +100,27 @@ class PageAllocator:
         request = self._freelist.request(gfp_mask, order)
         if gfp_mask & gfp.DIRECT_RECLAIM:
             self._context.might_sleep()  # might_alloc()
+        began = self._context.now
         pfn = self._freelist.get_page(request, order, request.fast_flags)
         if pfn < 0:
-            pfn = self._slowpath.alloc_pages(request, order)
+            pfn = self._alloc_slow(request, order)
         self._trace_alloc(pfn, order, request)
         if self._charge_alloc is not None:
             self._charge_alloc(1, order)
+        if order and self._requests is not None:
+            self._requests.note(gfp_mask, order, 1, ok=pfn >= 0, ns=self._context.now - began)
+        return pfn
+
+    def _alloc_slow(self, request: Request, order: int) -> int:
+        """The slow path, timed."""
+        if self._requests is None:
+            return self._slowpath.alloc_pages(request, order)
+        began = self._context.now
+        pfn = self._slowpath.alloc_pages(request, order)
+        ns = self._context.now - began
+        self._requests.slowpath_ns += ns
+        if not order:
+            self._requests.note(request.gfp_mask, 0, 1, ok=pfn >= 0, ns=ns)
         return pfn
 
     def alloc_pages_batch(self, gfp_mask: int, order: int, count: int) -> Pfns:
@@ -140,16 +160,22 @@ class PageAllocator:
                 # The reader's stop, not the allocator's: no time passes, so that tracing changes nothing.
                 self._memory.flush_trace()
                 continue
+            began = self._context.now
             if self._charge_alloc is not None and answered:
                 self._charge_alloc(answered, order)
+            if order and answered and self._requests is not None:
+                self._requests.note(gfp_mask, order, answered, ok=True, ns=self._context.now - began)
             answered = 0
             if status == jit.BATCH_BOOST_WAKE:
                 self._freelist.wake_for_boost()
             elif status == jit.BATCH_SLOWPATH:
-                pfn = self._slowpath.alloc_pages(request, order)
+                began = self._context.now
+                pfn = self._alloc_slow(request, order)
                 self._trace_alloc(pfn, order, request)
                 if self._charge_alloc is not None:
                     self._charge_alloc(1, order)
+                if order and self._requests is not None:
+                    self._requests.note(gfp_mask, order, 1, ok=pfn >= 0, ns=self._context.now - began)
                 if pfn < 0:
                     break
                 out[got] = pfn
@@ -169,7 +195,7 @@ class PageAllocator:
         int
             First pfn, or -1.
         """
-        return self._slowpath.alloc_pages(self._freelist.request(gfp_mask, order), order)
+        return self._alloc_slow(self._freelist.request(gfp_mask, order), order)
 
     def _trace_alloc(self, pfn: int, order: int, request: Request) -> None:
         S = self._memory.S
@@ -230,7 +256,7 @@ class PageAllocator:
             if status == jit.BATCH_BOOST_WAKE:
                 self._freelist.wake_for_boost()
             elif status == jit.BATCH_SLOWPATH:
-                pfn = self._slowpath.alloc_pages(request, 0)
+                pfn = self._alloc_slow(request, 0)
                 self._trace_alloc(pfn, 0, request)
                 if pfn < 0:
                     break

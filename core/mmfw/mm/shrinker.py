@@ -58,12 +58,15 @@ class Shrinker:
         Work put off, by slot: the node's id if it is NUMA aware, else 0. Objects.
     nr_calls, nr_freed : int
         + Calls that found something to scan, and objects freed; for reports only.
+    nr_pages_freed : int
+        + Pages that came free while its scans ran (``pgfree``), by whomever; for reports only.
     """
 
     ops: ShrinkerOps
     nr_deferred: dict[int, int] = field(default_factory=dict)
     nr_calls: int = 0
     nr_freed: int = 0
+    nr_pages_freed: int = 0
 
 
 def _stay() -> None:
@@ -136,6 +139,7 @@ def do_shrink_slab(
     freed = 0
     scanned = 0
     fruitless = 0
+    pgfree = vmstat.pgfree
     while total_scan >= batch or total_scan >= freeable:
         nr_to_scan = min(batch, total_scan)
         shrinkctl.nr_to_scan = nr_to_scan
@@ -151,6 +155,7 @@ def do_shrink_slab(
         scanned += shrinkctl.nr_scanned
         cond_resched()
     shrinker.nr_freed += freed
+    shrinker.nr_pages_freed += vmstat.pgfree - pgfree
     left = min(max(deferred + delta - scanned, 0), 2 * freeable)
     shrinker.nr_deferred[slot] += left
     if trace.enabled(MmShrinkSlabEnd):
@@ -209,7 +214,7 @@ class ShrinkerList:
     def __len__(self) -> int:
         return len(self._shrinkers)
 
-    def shrink_slab(self, gfp_mask: int, nid: int, priority: int) -> int:
+    def shrink_slab(self, gfp_mask: int, nid: int, priority: int, order: int = 0) -> int:
         """Ask every shrinker for its share (``shrink_slab()`` of the root memcg, mm/vmscan.c).
 
         Each call gets a fresh `ShrinkControl`. `SHRINK_EMPTY` counts 0.
@@ -222,7 +227,7 @@ class ShrinkerList:
         freed = 0
         for shrinker in tuple(self._shrinkers):
             self._on_call()
-            shrinkctl = ShrinkControl(gfp_mask=gfp_mask, nid=nid, priority=priority)
+            shrinkctl = ShrinkControl(gfp_mask=gfp_mask, nid=nid, priority=priority, order=order)
             ret = do_shrink_slab(shrinker, shrinkctl, priority, self._trace, self._vmstat, self._cond_resched)
             if ret != SHRINK_EMPTY:
                 freed += ret

@@ -221,7 +221,7 @@ class Vmscan:
                 self.lru_scan.prepare_scan_count(sc)
                 self.lru_scan.shrink_lruvec(sc, caller)
             if self._ops.should_shrink_slab(ReclaimContext(pgdat, sc, caller)):
-                self._shrinkers.shrink_slab(sc.gfp_mask, pgdat.node_id, sc.priority)
+                self._shrinkers.shrink_slab(sc.gfp_mask, pgdat.node_id, sc.priority, sc.order)
             sc.nr_reclaimed += self._take_reclaimed_slab()
             progress = sc.nr_reclaimed - before
             reclaimable |= progress > 0

@@ -157,6 +157,11 @@ class VmStat:
     def __getitem__(self, event: VmEvent) -> int:
         return int(self._events[event])
 
+    @property
+    def pgfree(self) -> int:
+        """Pages freed so far, by anybody."""
+        return int(self._memory.S[pg.S_PGFREE])
+
     def as_dict(self) -> dict[str, int]:
         """All counters by their /proc/vmstat names, sorted by name; pgfree and pgalloc_* in pages."""
         S = self._memory.S

@@ -365,8 +365,12 @@ class Scheduler(Dispatcher):
         if self._failure is not None:
             self.close()
             raise self._failure
-        if until_ns is not None:
+        if until_ns is not None and not self._stop:
             self.now = until_ns
+
+    def stop(self) -> None:
+        """End `run` at this moment, as soon as the running task gives the CPU up; a later `run` goes on from here."""
+        self._stop = True
 
     def close(self) -> None:
         """End every task: ``GreenletExit`` is raised where it stands, so that its ``finally`` parts run.

@@ -33,6 +33,11 @@ class ScanCount(VmStat):
     def __getitem__(self, event: VmEvent) -> int:
         return self._counts.get(event, 0)
 
+    @property
+    def pgfree(self) -> int:
+        """There are no pages here."""
+        return 0
+
 
 class CapturedShrinker:
     """A shrinker that answers what the captured one answered.
