@@ -581,3 +581,46 @@ def test_a_wrong_page_counter_is_seen():
     mm.pgdat.memory.S[pg.S_NODE_STAT + pg.NS_SLAB_RECLAIMABLE] += 1
     with pytest.raises(CorruptMemory, match="2 slab pages, the caches hold 1"):
         mm.slab.validate()
+
+
+# --- many slabs at once -----------------------------------------------------------------------------------
+
+
+def test_pages_that_freeing_gave_back_are_named():
+    mm = make_mm("256M")
+    cache = mm.slab.kmem_cache_create("ext4_inode_cache", 1096, flags=mm.slab.SLAB_RECLAIM_ACCOUNT)
+    objects = cache.kmem_cache_alloc_bulk(GFP_KERNEL, 29 * 60)
+    before = set(cache.slabs().pfn.tolist())
+    gone = []
+    for part in np.array_split(objects, 7):
+        gone.append(cache.kmem_cache_free_reclaimed(part))
+    gone = np.concatenate(gone)
+    left = set(cache.slabs().pfn.tolist())
+    heads = np.array(sorted(before - left))
+    assert len(left) < 12  # some empty ones are kept
+    assert np.array_equal(np.sort(gone), (heads[:, None] + np.arange(8)).ravel())
+
+
+def test_objects_of_many_slabs_are_those_of_each():
+    mm = make_mm("256M")
+    cache = dentry_cache(mm)
+    objects = cache.kmem_cache_alloc_bulk(GFP_KERNEL, 2100)
+    cache.kmem_cache_free_bulk(objects[::3])
+    pfns = cache.slabs().pfn
+    lo, hi = int(pfns[20]), int(pfns[60])
+    chosen = cache.slabs_in(lo, hi)
+    assert np.array_equal(chosen, pfns[20:60])
+    each = np.concatenate([cache.objects_of(pfn) for pfn in chosen.tolist()])
+    assert np.array_equal(cache.objects_of_slabs(chosen), each)
+    assert len(cache.objects_of_slabs(np.array([hi + 1_000_000 % 65536, 3]))) <= 21
+    assert len(cache.slabs_in(-5, 0)) == len(cache.slabs_in(10, 10)) == 0
+
+
+def test_pages_are_counted_with_slabs_of_both_orders():
+    mm = make_mm("256M")
+    cache = mm.slab.kmem_cache_create("ext4_inode_cache", 1096, flags=mm.slab.SLAB_RECLAIM_ACCOUNT)
+    cache.kmem_cache_alloc_bulk(GFP_KERNEL, 100)
+    cache.adopt(mm.claim_resident(7, movable=False, what="test"))
+    table = cache.slabs()
+    assert sorted(set(table.order.tolist())) == [0, 3]
+    assert cache.nr_pages == int((1 << table.order).sum()) == 4 * 8 + 7

@@ -274,6 +274,19 @@ class KmemCache:
             if status == jit.SLAB_BAD_OBJECT:
                 self._refuse(int(objects[upto]))
 
+    def kmem_cache_free_reclaimed(self, objects: Objects) -> Pfns:
+        """Free objects as `kmem_cache_free_bulk`, and say which pages that gave back: what a shrinker reports.
+
+        Returns
+        -------
+        int64[n]
+            Every page of the slabs that went. A slab that was empty before may be among them; one that is empty now
+            may be kept.
+        """
+        pages_gone = self.store.watch(self.place_of(np.asarray(objects, dtype=np.int64)))
+        self.kmem_cache_free_bulk(objects)
+        return pages_gone()
+
     def _refuse(self, obj: int) -> None:
         cache_id = obj >> lists.ID_SHIFT
         what = "nobody's"
@@ -352,6 +365,15 @@ class KmemCache:
         slot = self.store.slot_of_pfn(pfn)
         return self.store.objects_of(slot) if slot else np.empty(0, dtype=np.int64)
 
+    def slabs_in(self, pfn_lo: int, pfn_hi: int) -> Pfns:
+        """First pages of the slabs that begin in a range, ascending."""
+        return self.store.field(lists.SL_PFN)[self.store.slots_in(pfn_lo, pfn_hi)]
+
+    def objects_of_slabs(self, pfns: Pfns) -> Objects:
+        """Objects in use of many slabs, by the pages that head them; pages that head none add nothing."""
+        slots = self.store.slots_of_pfns(np.asarray(pfns, dtype=np.int64))
+        return self.store.objects_of_slots(slots[slots != 0])
+
     def inuse(self, pfn: int) -> int:
         """Number of objects in use of the slab that a page heads; 0 if it heads none of this cache's."""
         return len(self.objects_of(pfn))
@@ -364,7 +386,7 @@ class KmemCache:
     @property
     def nr_pages(self) -> int:
         """Pages of all slabs."""
-        return int((1 << self.slabs().order).sum())
+        return self.store.nr_pages()
 
     @property
     def nr_objects(self) -> int:

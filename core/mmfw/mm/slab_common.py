@@ -13,6 +13,7 @@ from mmfw import gfp
 from mmfw.errors import CallerError
 from mmfw.jit import page as pg
 from mmfw.jit import slab_lists as jit
+from mmfw.mm.list_lru import ListLru
 from mmfw.mm.sanitize import CorruptMemory
 from mmfw.mm.slab import KmemCache
 from mmfw.mm.slab_check import check_store
@@ -128,6 +129,10 @@ class SlabAllocator:
                 f"kmem_cache_destroy() of {cache.name}: Slab cache still has objects, {cache.nr_objects} of them"
             )
         del self._caches[cache.name]
+
+    def list_lru(self) -> ListLru:
+        """An LRU for the objects of a cache, by their places (``list_lru_init()``)."""
+        return ListLru()
 
     def slabinfo(self) -> tuple[SlabInfo, ...]:
         """/proc/slabinfo; the newest cache first, as there."""

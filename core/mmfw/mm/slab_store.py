@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -169,7 +170,71 @@ class SlabStore:
             np.isin(self.field(jit.SL_STATE)[slots], (jit.ST_CPU, jit.ST_CPU_PARTIAL)),
         )
 
+    def slots_in(self, pfn_lo: int, pfn_hi: int) -> Ints:
+        """Slots of the slabs whose first page lies in a range, ``pfn_hi`` exclusive, by ascending pfn."""
+        pfn_lo, pfn_hi = max(pfn_lo, 0), min(pfn_hi, self._memory.nr_pfns)
+        if pfn_lo >= pfn_hi:
+            return np.empty(0, dtype=np.int64)
+        slots = self._memory.page[4 * pfn_lo + pg.RMAP : 4 * pfn_hi : 4].astype(np.int64)
+        pfns = np.arange(pfn_lo, pfn_hi, dtype=np.int64)
+        # The word is other owners' too: a slot is one only if it points back.
+        known = np.flatnonzero(slots < self.nr_slots)
+        return slots[known[self.field(jit.SL_PFN)[slots[known]] == pfns[known]]]
+
+    def slots_of_pfns(self, pfns: Ints) -> Ints:
+        """Slot of the slab that each page heads, 0 where it heads none of this cache's."""
+        slots = self._memory.page[4 * pfns + pg.RMAP].astype(np.int64)
+        slots[slots >= self.nr_slots] = 0
+        slots[self.field(jit.SL_PFN)[slots] != pfns] = 0
+        return slots
+
+    def cpu_partial_slots(self) -> Ints:
+        """Slots on the CPUs' partial lists."""
+        slots: list[int] = []
+        for cpu in range(self.nr_cpus):
+            slot = int(self.C[jit.K_HEADER + cpu * jit.U_SIZE + jit.U_PARTIAL])
+            while slot:
+                slots.append(slot)
+                slot = int(self.slabs[slot * jit.SL_SIZE + jit.SL_NEXT])
+        return np.array(slots, dtype=np.int64)
+
+    def watch(self, places: Ints) -> Callable[[], Ints]:
+        """Watch the slabs that freeing the objects at these places may free; the CPUs' partial ones may go with them.
+
+        Returns
+        -------
+        callable
+            Gives the pages, ascending, of those that have gone since.
+        """
+        slots = np.unique(np.concatenate([places // int(self.C[jit.K_STRIDE]), self.cpu_partial_slots()]))
+        pfns = self.field(jit.SL_PFN)[slots].copy()
+        nr_pages = 1 << self.field(jit.SL_ORDER)[slots]
+
+        def pages_gone() -> Ints:
+            gone = self.field(jit.SL_PFN)[slots] != pfns
+            first, length = pfns[gone], nr_pages[gone]
+            within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
+            return np.sort(np.repeat(first, length) + within)
+
+        return pages_gone
+
+    def nr_pages(self) -> int:
+        """Pages of all slabs: slabs and objects that fit are counted, and two kinds of slab are solved for."""
+        wanted, least = self._geometry.oo, self._geometry.min
+        nr_slabs = int(self.C[jit.K_NR_SLABS])
+        nr_least = 0
+        if wanted.objects != least.objects:
+            missing = nr_slabs * wanted.objects - int(self.C[jit.K_TOTAL_OBJECTS])
+            nr_least = missing // (wanted.objects - least.objects)
+        return (nr_slabs - nr_least << wanted.order) + (nr_least << least.order)
+
     # --- objects ------------------------------------------------------------------------------------
+
+    def objects_of_slots(self, slots: Ints) -> Ints:
+        """Objects that somebody has of many slabs: slab by slab in the order given, each by ascending place."""
+        stride = int(self.C[jit.K_STRIDE])
+        which, index = np.nonzero(self.chain.reshape(-1, stride)[slots] == jit.LIVE)
+        return slots[which] * stride + index + (int(self.C[jit.K_ID]) << jit.ID_SHIFT)
 
     def live(self, objects: Ints) -> NDArray[np.bool_]:
         """Which of these are objects that somebody has."""
