@@ -39,38 +39,41 @@ Pfns = NDArray[np.int64]
 
 
 class Backup:
-    """What one call backed up.
+    """What one call backed up: pages in order, the first of them on the device, the others still in memory."""
 
-    Attributes
-    ----------
-    nr_pages : int
-        Pages in the store, in memory or on the device.
-    """
-
-    __slots__ = ("_device_only", "_pfns", "_written", "nr_pages")
+    __slots__ = ("_next", "_on_device", "_pfns")
 
     def __init__(self, pfns: Pfns, on_device: int = 0) -> None:
-        self.nr_pages = len(pfns) + on_device
         self._pfns = pfns
-        self._written = 0
-        self._device_only = on_device
+        self._next = 0
+        self._on_device = on_device
+
+    @property
+    def nr_pages(self) -> int:
+        """Pages in the store, in memory or on the device."""
+        return self._on_device + self.nr_in_memory
 
     @property
     def nr_in_memory(self) -> int:
         """Pages whose copy still occupies memory."""
-        return len(self._pfns) - self._written
+        return len(self._pfns) - self._next
 
     def take_for_device(self, n: int) -> Pfns:
         """The next shmem pages to write, at most n; they are on the device from then on."""
-        pfns = self._pfns[self._written : self._written + n]
-        self._written += len(pfns)
+        pfns = self._take(n)
+        self._on_device += len(pfns)
         return pfns
 
-    def take_back(self) -> tuple[Pfns, int]:
-        """All shmem pages left, and how many pages are on the device; the backup is void then."""
-        pfns, on_device = self._pfns[self._written :], self._written + self._device_only
-        self._written = len(self._pfns)
-        return pfns, on_device
+    def take_back(self, n: int) -> tuple[Pfns, int]:
+        """Take out the first n pages: the shmem pages among them, and how many were on the device."""
+        on_device = min(n, self._on_device)
+        self._on_device -= on_device
+        return self._take(n - on_device), on_device
+
+    def _take(self, n: int) -> Pfns:
+        pfns = self._pfns[self._next : self._next + n]
+        self._next += len(pfns)
+        return pfns
 
 
 class SwapStore:
@@ -124,6 +127,40 @@ class SwapStore:
         """
         room = self.get_nr_swap_pages()
         shmem = self._allocator.exchange_pages(BACKUP_GFP, pfns[:room])
+        return self._store(shmem)
+
+    def backup_block(self, pfn: int, order: int) -> Backup:
+        """Copy a whole block to shmem, and only then free it, at its own order.
+
+        Proposed, not in 7.1 (drm/ttm, "back up at native page order", 2026). It needs ``1 << order`` pages at
+        once, which are the reserves' if the caller is a reclaimer.
+
+        Parameters
+        ----------
+        pfn : int
+            First pfn of an allocated block.
+        order : int
+            Its order.
+
+        Returns
+        -------
+        Backup
+            Of all its pages; or, if memory or swap ran out midway, of the first ``nr_pages`` of them. The block is
+            split then, those pages are free, and the others are allocated pages of order 0. If not one page could be
+            had, the block is as it was.
+        """
+        nr_pages = 1 << order
+        shmem = self._allocator.alloc_pages_batch(BACKUP_GFP, 0, min(nr_pages, self.get_nr_swap_pages()))
+        backup = self._store(shmem)
+        if len(shmem) == nr_pages:
+            self._allocator.free_pages(pfn, order)
+        elif len(shmem):
+            self._allocator.split_page(pfn, order)
+            self._allocator.free_pages_batch(np.arange(pfn, pfn + len(shmem), dtype=np.int64), 0)
+        return backup
+
+    def _store(self, shmem: Pfns) -> Backup:
+        """Have copies of pages made in shmem pages, and leave these to the device."""
         self._S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] -= len(shmem)
         self.nr_shmem += len(shmem)
         backup = Backup(shmem)
@@ -149,22 +186,33 @@ class SwapStore:
         self._S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] -= nr_pages
         return Backup(np.empty(0, dtype=np.int64), on_device=nr_pages)
 
-    def restore(self, backup: Backup) -> None:
-        """Bring pages back into pages that the caller has allocated, and drop the backup.
+    def restore(self, backup: Backup, nr_pages: int | None = None) -> None:
+        """Bring pages back into pages that the caller has allocated, and forget their copies.
 
         Costs a copy a page, and for those on the device a read before, eight pages at once.
+
+        Parameters
+        ----------
+        backup : Backup
+            Where they are.
+        nr_pages : int, optional
+            How many, from the first one left on; all by default.
         """
-        on_device = self.drop(backup)
+        n = backup.nr_pages if nr_pages is None else min(nr_pages, backup.nr_pages)
+        on_device = self._forget(backup, n)
         costs = self._sched.costs
         self._vmstat.count(VmEvent.pswpin, on_device)
         reads = -(-on_device >> PAGE_CLUSTER)
         self._context.charge(reads * costs.swap_in_page, "swap in")
-        self._context.charge(backup.nr_pages * costs.copy_page, "restore copy")
+        self._context.charge(n * costs.copy_page, "restore copy")
 
     def drop(self, backup: Backup) -> int:
         """Forget a backup; returns how many of its pages were on the device only."""
-        shmem, on_device = backup.take_back()
-        self._S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] += backup.nr_pages
+        return self._forget(backup, backup.nr_pages)
+
+    def _forget(self, backup: Backup, n: int) -> int:
+        shmem, on_device = backup.take_back(n)
+        self._S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] += len(shmem) + on_device
         self.nr_shmem -= len(shmem)
         self._allocator.free_pages_batch(shmem, 0)
         return on_device

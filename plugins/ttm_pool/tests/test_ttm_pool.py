@@ -293,15 +293,52 @@ def test_partial_backup_keeps_the_rest_and_splits_no_more_than_needed(bench):
     assert b.free_pages() == before
 
 
-def test_failed_restore_leaves_the_backup(bench):
+def test_failed_restore_keeps_what_came_back_and_goes_on_from_there(bench):
+    b = bench(dma32=SMALL_BLOCKS, nr_swap_pages=10_000)
+    tt, rest = TtmTt(2000), TtmTt(13_000)
+    ctx = OperationCtx(gfp_retry_mayfail=True)
+    tt.adopt_backup(b.mm.swap.adopt(2000))
+    assert ttm_pool_alloc(b.pool, rest, ctx)
+    before = b.free_pages()
+    assert before == 2000  # less than that above the watermark
+    assert not ttm_pool_restore_and_alloc(b.pool, tt, ctx)
+    back = tt.nr_held
+    assert 0 < back < before
+    assert (tt.is_backed_up, tt.is_populated, b.free_pages()) == (True, False, before - back)
+    assert b.mm.swap.get_nr_swap_pages() == 10_000 - 2000 + back
+    assert ttm_pool_backup(b.pool, tt, purge=False) == -errno.EBUSY
+    ttm_pool_free(b.pool, rest)
+    b.asked.clear()
+    assert ttm_pool_restore_and_alloc(b.pool, tt, ctx)
+    # The second call begins at the top of the ladder again, with what is missing.
+    assert b.asked[0][0] == find_order(10, 2000 - back)
+    assert (tt.is_populated, tt.nr_held, b.mm.swap.get_nr_swap_pages()) == (True, 2000, 10_000)
+
+
+def test_unfinished_restore_can_be_dropped(bench):
+    b = bench(dma32=SMALL_BLOCKS, nr_swap_pages=10_000)
+    tt, rest = TtmTt(2000, WC), TtmTt(13_000)
+    tt.adopt_backup(b.mm.swap.adopt(2000))
+    assert ttm_pool_alloc(b.pool, rest, CTX)
+    before = b.free_pages()
+    assert not ttm_pool_restore_and_alloc(b.pool, tt, OperationCtx(gfp_retry_mayfail=True))
+    back = tt.nr_held
+    ttm_pool_drop_backed_up(b.pool, tt)
+    assert (tt.nr_held, tt.is_backed_up, b.mm.swap.get_nr_swap_pages()) == (0, False, 10_000)
+    assert b.pool.allocated_pages == back > 0  # what had come back was write-combined memory
+    b.pool.free_all()
+    assert b.free_pages() == before
+
+
+def test_restore_needs_little_more_memory_than_the_copies_give_back(bench):
     b = bench(dma32=SMALL_BLOCKS, nr_swap_pages=10_000)
     tt, rest = TtmTt(2000), TtmTt(10_800)
     assert ttm_pool_alloc(b.pool, tt, CTX)
     assert ttm_pool_backup(b.pool, tt, purge=False) == 2000
     assert ttm_pool_alloc(b.pool, rest, CTX)
     before = b.free_pages()
-    assert not ttm_pool_restore_and_alloc(b.pool, tt, OperationCtx(gfp_retry_mayfail=True))
-    assert (tt.is_backed_up, b.mm.swap.nr_shmem, b.free_pages()) == (True, 2000, before)
+    assert ttm_pool_restore_and_alloc(b.pool, tt, OperationCtx(gfp_retry_mayfail=True))
+    assert (tt.nr_held, b.mm.swap.nr_shmem, b.free_pages()) == (2000, 0, before)
 
 
 def test_backup_breaks_a_block_that_was_whole(bench):

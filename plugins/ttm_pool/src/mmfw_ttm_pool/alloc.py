@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from mmfw import gfp
 from mmfw_ttm_pool.kernels import TtmKernel
 from mmfw_ttm_pool.pool import NR_PAGE_ORDERS, TtmPool
-from mmfw_ttm_pool.tt import BlockRun, Caching, TtmTt, nr_pages_of
+from mmfw_ttm_pool.tt import BlockRun, Caching, TtmTt
 
 MAX_PAGE_ORDER: Final = NR_PAGE_ORDERS - 1
 
@@ -24,14 +25,6 @@ class OperationCtx:
     """
 
     gfp_retry_mayfail: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PooledRun:
-    """Blocks of one ladder step, and whether they came out of a pool (then they are mapped as the object)."""
-
-    run: BlockRun
-    from_pool: bool
 
 
 def base_gfp_mask(tt: TtmTt, ctx: OperationCtx) -> int:
@@ -68,57 +61,74 @@ def find_order(highest: int, remaining: int) -> int:
     return min(highest, remaining.bit_length() - 1)
 
 
-def climb_down(pool: TtmPool, tt: TtmTt, ctx: OperationCtx) -> list[BlockRun] | None:
-    """Allocate a block list for the whole object; None, and nothing held, if order 0 fails (-ENOMEM).
+def climb_down(
+    pool: TtmPool,
+    tt: TtmTt,
+    ctx: OperationCtx,
+    nr_pages: int,
+    commit: Callable[[BlockRun, bool], None],
+    at_once: int | None = None,
+) -> bool:
+    """Get blocks that add up to `nr_pages`, from the largest order that fits down (``__ttm_pool_alloc()``).
 
     A system page bars the pools until an order has failed; in 6.1 until the order falls for any reason.
+
+    Parameters
+    ----------
+    pool, tt, ctx
+        Whence, for whom, how.
+    nr_pages : int
+        Pages wanted.
+    commit : callable
+        Called with each run as it is got, and with whether it came out of a pool.
+    at_once : int, optional
+        Pages after which a run of blocks is handed over, though always whole blocks; all that come by default.
+
+    Returns
+    -------
+    bool
+        False if order 0 failed (-ENOMEM); what was handed over before stays with the caller.
     """
     mm = pool.mm
     base = base_gfp_mask(tt, ctx)
-    got: list[PooledRun] = []
-    remaining = tt.num_pages
+    remaining = nr_pages
     allow_pools = True
     order = find_order(MAX_PAGE_ORDER, remaining)
+    mask, mask_order = 0, -1
     while remaining:
-        pt = pool.select_type(tt.caching, tt.dma32, order) if allow_pools else None
-        if pt is not None and pt.nr_blocks:
-            pfns = pool.take(pt, remaining >> order)
-            got.append(PooledRun(BlockRun(order, pfns), from_pool=True))
-            remaining -= len(pfns) << order
         wanted = remaining >> order
-        if wanted:
+        if at_once is not None:
+            wanted = min(wanted, max(1, at_once >> order))
+        pt = pool.select_type(tt.caching, tt.dma32, order)
+        if pt is not None and allow_pools and pt.nr_blocks:
+            run, from_pool = BlockRun(order, pool.take(pt, wanted)), True
+        else:
             allow_pools = False
-            flags = order_gfp_mask(base, order, rules=pool.rules, beneficial_order=pool.beneficial_order)
-            pfns = mm.alloc_pages_batch(pool.ask_gfp_mask(order, flags), order, wanted)
-            if len(pfns):
-                run = BlockRun(order, pfns)
-                got.append(PooledRun(run, from_pool=False))
-                remaining -= run.nr_pages
-            if len(pfns) < wanted:
-                if order == 0:
-                    _undo(pool, tt, got)
-                    return None
-                order -= 1
-                allow_pools = True
+            if mask_order != order:
+                mask = pool.ask_gfp_mask(
+                    order,
+                    order_gfp_mask(base, order, rules=pool.rules, beneficial_order=pool.beneficial_order),
+                )
+                mask_order = order
+            run, from_pool = BlockRun(order, mm.alloc_pages_batch(mask, order, wanted)), False
+            if tt.zero_alloc:
+                # What comes out of a pool was cleared on its way in.
+                mm.charge(run.nr_pages * mm.sched.costs.zero_page, "ttm zero")
+            if pt is not None and not pt.nr_blocks:
+                pool.missed(pt, len(run.pfns))
+        remaining -= run.nr_pages
+        if len(run.pfns):
+            commit(run, from_pool)
+        if not from_pool and len(run.pfns) < wanted:
+            if order == 0:
+                return False
+            order -= 1
+            allow_pools = True
         lower = find_order(order, remaining)
         if lower < order and pool.rules.lower_order_opens_pools:
             allow_pools = True
         order = lower
-    if tt.zero_alloc:
-        # What comes out of a pool was cleared on its way in.
-        pages = nr_pages_of([each.run for each in got if not each.from_pool])
-        mm.charge(pages * mm.sched.costs.zero_page, "ttm zero")
-    return [each.run for each in got]
-
-
-def _undo(pool: TtmPool, tt: TtmTt, got: list[PooledRun]) -> None:
-    """Give back what a failed ladder took: to the pools what came from there (``ttm_pool_free_range()``)."""
-    for each in got:
-        pt = pool.select_type(tt.caching, tt.dma32, each.run.order) if each.from_pool else None
-        if pt is None:
-            pool.mm.free_pages_batch(each.run.pfns, each.run.order)
-        else:
-            pool.give(pt, each.run.pfns)
+    return True
 
 
 def ttm_pool_alloc(pool: TtmPool, tt: TtmTt, ctx: OperationCtx) -> bool:
@@ -134,13 +144,16 @@ def ttm_pool_alloc(pool: TtmPool, tt: TtmTt, ctx: OperationCtx) -> bool:
     ValueError
         It is populated or backed up.
     """
-    if tt.runs or tt.backups:
+    if tt.runs or tt.is_backed_up:
         raise ValueError("populating an object that has pages or a backup")
-    runs = climb_down(pool, tt, ctx)
-    if runs is None:
+    got: list[tuple[BlockRun, bool]] = []
+    if not climb_down(pool, tt, ctx, tt.num_pages, lambda run, from_pool: got.append((run, from_pool))):
+        # ttm_pool_free_range(): to the pools what came from there.
+        for run, from_pool in got:
+            free_run(pool, tt, run) if from_pool else pool.mm.free_pages_batch(run.pfns, run.order)
         return False
-    assert nr_pages_of(runs) == tt.num_pages
-    tt.runs = runs
+    tt.runs = [run for run, _ in got]
+    assert tt.nr_held == tt.num_pages
     return True
 
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, Field
 
-from mmfw import Metric, PluginInfo, hookimpl
+from mmfw import Metric, PluginInfo, Workload, hookimpl
 from mmfw_ttm_pool.hookspecs import TtmSpec
+from mmfw_ttm_pool.initial import HeldBlocks, InitialBlocks, fill_pools
 from mmfw_ttm_pool.kernels import TTM_KERNELS
-from mmfw_ttm_pool.pool import TtmPool
+from mmfw_ttm_pool.pool import LEDGER_NAME, TtmPool
 from mmfw_ttm_pool.shrinker import TtmPoolShrinker
+from mmfw_ttm_pool.workloads import PoolFillParams, pool_fill
 
 if TYPE_CHECKING:
     from mmfw import Mm
@@ -29,11 +31,19 @@ class TtmParams(BaseModel):
     beneficial_order: int | None = Field(
         None, ge=0, le=10, description="no direct reclaim above it, 0 for none; default 9 on 7.2, else 0"
     )
+    backup_native_order: bool = Field(
+        False,
+        description="a backup copies a block whole and frees it at its own order (proposed, not in 7.2)",
+    )
+    initial_blocks: list[InitialBlocks] = Field(
+        default_factory=list, description="what the pools hold at the start"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
     shrinker: Shrinker
+    held: HeldBlocks
 
 
 @hookimpl
@@ -55,9 +65,30 @@ def mmfw_module_init(mm: Mm, params: TtmParams) -> None:
     beneficial = params.beneficial_order
     if beneficial is None:
         beneficial = TTM_KERNELS[mm.kernel].xe_beneficial_order
-    pool = TtmPool(mm, limit, beneficial, mm.hook("ttm_pool_gfp_mask"))
+    pool = TtmPool(
+        mm,
+        limit,
+        beneficial,
+        mm.hook("ttm_pool_gfp_mask"),
+        backup_native_order=params.backup_native_order,
+    )
+    held = HeldBlocks(mm)
+    for blocks in params.initial_blocks:
+        fill_pools(pool, blocks, held)
     mm.attached.put(pool)
-    mm.attached.put(_Registered(mm.register_shrinker(TtmPoolShrinker(pool), "drm-ttm_pool")))
+    mm.attached.put(_Registered(mm.register_shrinker(TtmPoolShrinker(pool), "drm-ttm_pool"), held))
+    mm.ledger.hold(LEDGER_NAME, lambda: pool.allocated_pages)
+
+
+@hookimpl
+def mmfw_register_workloads() -> Iterable[Workload]:
+    """Objects that fill the pools."""
+    yield Workload(
+        "ttm-pool-fill",
+        "Objects of one block each, freed into the pools",
+        run=pool_fill,
+        params=PoolFillParams,
+    )
 
 
 @hookimpl
@@ -80,4 +111,5 @@ def mmfw_module_exit(mm: Mm) -> None:
     registered = mm.attached.get(_Registered)
     if pool is not None and registered is not None:
         pool.free_all()
+        registered.held.free_all()
         mm.unregister_shrinker(registered.shrinker)

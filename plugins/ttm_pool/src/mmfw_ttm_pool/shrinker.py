@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmfw import SHRINK_EMPTY, SHRINK_STOP, hookimpl
+from mmfw_ttm_pool.compact import free_for_compaction
 
 if TYPE_CHECKING:
-    from mmfw import ShrinkControl
+    from mmfw import CompactionScan, ShrinkControl
     from mmfw_ttm_pool.pool import TtmPool
 
 #: ``TTM_SHRINKER_BATCH`` of 7.x: (1 << (MAX_PAGE_ORDER / 2)) * NR_PAGE_ORDERS.
@@ -48,3 +49,10 @@ class TtmPoolShrinker:
             return freed
         sc.nr_scanned = freed
         return freed or SHRINK_STOP
+
+    @hookimpl
+    def compaction_scan(self, cs: CompactionScan) -> int:
+        """Free pooled blocks that are, or complete, what compaction wants; see `mmfw_ttm_pool.compact`."""
+        if not self._pool.allocated_pages:
+            return SHRINK_STOP
+        return free_for_compaction(self._pool, cs)

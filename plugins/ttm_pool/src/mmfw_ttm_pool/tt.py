@@ -44,10 +44,21 @@ class BlockRun:
         """Pages in all blocks."""
         return len(self.pfns) << self.order
 
+    def page_pfns(self) -> Pfns:
+        """Pfns of all pages, block by block: int64[nr_pages]."""
+        if not self.order:
+            return self.pfns
+        return (self.pfns[:, np.newaxis] + np.arange(1 << self.order, dtype=np.int64)).reshape(-1)
+
 
 def nr_pages_of(runs: Sequence[BlockRun]) -> int:
     """Pages in all blocks of some runs."""
     return sum(run.nr_pages for run in runs)
+
+
+def page_pfns_of(runs: Sequence[BlockRun]) -> Pfns:
+    """Pfns of all pages of some runs, in page order."""
+    return np.concatenate([np.empty(0, dtype=np.int64), *(run.page_pfns() for run in runs)])
 
 
 class TtmTt:
@@ -67,12 +78,15 @@ class TtmTt:
     Attributes
     ----------
     runs : list of BlockRun
-        Blocks held, in page order; orders only fall, since the ladder never climbs.
+        Blocks held, in page order. While it is backed up: the last pages, whose backup failed.
     backups : list of Backup
-        What was backed up. While there is one, `runs` holds the pages whose backup failed.
+        What was backed up, from the first page on.
+    restored : list of BlockRun
+        First blocks of a restore that has not been finished (``struct ttm_pool_tt_restore``); their pages are in
+        `backups` and `runs` no more.
     """
 
-    __slots__ = ("backups", "caching", "dma32", "num_pages", "runs", "zero_alloc")
+    __slots__ = ("backups", "caching", "dma32", "num_pages", "restored", "runs", "zero_alloc")
 
     def __init__(
         self,
@@ -90,21 +104,27 @@ class TtmTt:
         self.zero_alloc = zero_alloc
         self.runs: list[BlockRun] = []
         self.backups: list[Backup] = []
+        self.restored: list[BlockRun] = []
 
     @property
     def nr_held(self) -> int:
         """Pages in blocks that it holds now."""
-        return nr_pages_of(self.runs)
+        return nr_pages_of(self.restored) + nr_pages_of(self.runs)
 
     @property
     def is_backed_up(self) -> bool:
-        """Whether some of it is backed up (``ttm_tt_is_backed_up()``)."""
-        return bool(self.backups)
+        """Whether some of it is backed up, or only part of it is back (``ttm_tt_is_backed_up()``)."""
+        return bool(self.backups or self.restored)
 
     @property
     def is_populated(self) -> bool:
         """Whether all of it is in memory (``ttm_tt_is_populated()``)."""
-        return not self.backups and bool(self.runs)
+        return bool(self.runs) and not self.is_backed_up
+
+    @property
+    def max_order(self) -> int:
+        """Order of its largest block; -1 if it holds none."""
+        return max((run.order for run in self.runs if len(run.pfns)), default=-1)
 
     def adopt(self, pfns: Pfns) -> None:
         """Populate it with order-0 pages that were allocated before the run began.
@@ -114,7 +134,7 @@ class TtmTt:
         ValueError
             It is populated or backed up, or the number is not its size.
         """
-        if self.runs or self.backups or len(pfns) != self.num_pages:
+        if self.runs or self.is_backed_up or len(pfns) != self.num_pages:
             raise ValueError(f"{len(pfns)} pages for an object of {self.num_pages} that holds {self.nr_held}")
         self.runs = [BlockRun(0, pfns)]
 
@@ -126,6 +146,6 @@ class TtmTt:
         ValueError
             It is populated or backed up, or the backup is not of its size.
         """
-        if self.runs or self.backups or backup.nr_pages != self.num_pages:
+        if self.runs or self.is_backed_up or backup.nr_pages != self.num_pages:
             raise ValueError(f"a backup of {backup.nr_pages} pages for an object of {self.num_pages}")
         self.backups = [backup]
