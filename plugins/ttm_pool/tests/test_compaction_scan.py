@@ -124,6 +124,25 @@ def test_other_zones_and_an_empty_pool(bench):
     assert ask(b) == (SHRINK_STOP, 0)
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_compaction_that_asks_ends_before_it_has_moved_a_page(bench, tmp_path, asks):
+    policy = tmp_path / "asks.py"
+    policy.write_text(
+        "from mmfw import CompactionScan, ScanPhase, hookimpl\n"
+        "@hookimpl\n"
+        "def mmfw_plan_compaction_scan(cc, phase):\n"
+        "    return CompactionScan.of(cc, phase, opportunistic=True) if phase is ScanPhase.ENTRY else None\n"
+    )
+    b = bench(dma32=TWO_PAIRS, initial_blocks=blocks(8, 2, True), files=(policy,) if asks else ())
+    pfn = b.mm.alloc_pages(gfp.GFP_HIGHUSER | gfp.NORETRY | gfp.NOWARN, 9)
+    stat = b.mm.vmstat.as_dict()
+    assert (pfn >= 0) is asks
+    assert (stat["compact_success"], stat["compact_isolated"]) == (int(asks), 0)
+    assert b.pool.allocated_pages == (0 if asks else 512)
+    if asks:
+        b.mm.free_pages(pfn, 9)
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

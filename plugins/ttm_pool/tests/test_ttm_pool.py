@@ -330,17 +330,6 @@ def test_unfinished_restore_can_be_dropped(bench):
     assert b.free_pages() == before
 
 
-def test_restore_needs_little_more_memory_than_the_copies_give_back(bench):
-    b = bench(dma32=SMALL_BLOCKS, nr_swap_pages=10_000)
-    tt, rest = TtmTt(2000), TtmTt(10_800)
-    assert ttm_pool_alloc(b.pool, tt, CTX)
-    assert ttm_pool_backup(b.pool, tt, purge=False) == 2000
-    assert ttm_pool_alloc(b.pool, rest, CTX)
-    before = b.free_pages()
-    assert ttm_pool_restore_and_alloc(b.pool, tt, OperationCtx(gfp_retry_mayfail=True))
-    assert (tt.nr_held, b.mm.swap.nr_shmem, b.free_pages()) == (2000, 0, before)
-
-
 def test_backup_breaks_a_block_that_was_whole(bench):
     b = bench(nr_swap_pages=10_000)
     tt = TtmTt(1024)

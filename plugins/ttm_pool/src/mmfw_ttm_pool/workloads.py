@@ -25,22 +25,19 @@ class PoolFillParams(BaseModel):
 
 
 def pool_fill(mm: Mm, params: PoolFillParams) -> None:
-    """Let a driver allocate as many objects as a pool lacks blocks, then free all of them.
+    """Let a driver allocate as many objects as a pool shall hold blocks, then free all of them, if it holds fewer.
 
-    Each object is one block if the system has one; else its ladder goes down, and smaller blocks end up in the pools.
+    Each object is one block if the pool or the system has one; else its ladder goes down, and smaller blocks end
+    up in the pools. The CPUs' lists are emptied before (as ``compact_memory`` does), or a 2 MiB block that an earlier
+    load freed would lie on one of them, out of these objects' reach.
     """
     pool = mm.attached.get(TtmPool)
     assert pool is not None, "module_init attaches it"
     pt = pool.select_type(params.caching, False, params.order)
-    nr_there = 0 if pt is None else pt.nr_blocks
-    # Blocks that the pool has would serve the first objects.
-    tts = (
-        [TtmTt(1 << params.order, params.caching) for _ in range(params.count)]
-        if nr_there < params.count
-        else []
-    )
-    ctx = OperationCtx(gfp_retry_mayfail=True)
-    populated = [tt for tt in tts if ttm_pool_alloc(pool, tt, ctx)]
-    for tt in populated:
-        ttm_pool_free(pool, tt)
+    if pt is None or pt.nr_blocks < params.count:
+        mm.drain_all_pages()
+        ctx = OperationCtx(gfp_retry_mayfail=True)
+        tts = [TtmTt(1 << params.order, params.caching) for _ in range(params.count)]
+        for tt in [tt for tt in tts if ttm_pool_alloc(pool, tt, ctx)]:
+            ttm_pool_free(pool, tt)
     mm.sched.nanosleep(0)
