@@ -244,8 +244,7 @@ def tear_down(system: System) -> bool:
         return False
     system.plugins.module_exit(mm)
     mm.slab.shrink_kmalloc_caches()
-    kept = mm.lruvec.nr_pages + mm.memory.nr_page_table_pages + mm.swap.nr_shmem
-    kept += mm.page_cache.nodes.nr_pages
+    kept = mm.lruvec.nr_pages + mm.memory.nr_page_table_pages + mm.page_cache.nodes.nr_pages
     leaked = mm.nr_allocated_pages() - kept
     if leaked:
         names = ", ".join(system.plugins.names)

@@ -6,6 +6,7 @@ import pytest
 from mm.workbench import scan_control
 from mmfw import gfp
 from mmfw.errors import InputError
+from mmfw.jit import page as pg
 from mmfw.testing import make_mm
 from mmfw.types import Reclaimer
 
@@ -34,34 +35,83 @@ def test_direct_reclaim_below_the_first_priority_stops_at_its_goal():
         assert (sc.nr_reclaimed, sc.nr_scanned) == (reclaimed, reclaimed)
 
 
-def test_a_backup_leaves_memory_at_the_pace_of_the_device_and_comes_back_whole():
+def test_a_backup_stays_in_memory_on_the_lru_until_reclaim_writes_it():
     mm = make_mm("256M", nr_swap_pages=5000, start=True)
-    mm.drain_all_pages()
-    free = mm.global_free_pages()
+    kept = mm.nr_allocated_pages() - mm.lruvec.nr_pages
     log = []
+
+    def shrink() -> None:
+        sc = scan_control(priority=1, may_swap=True)
+        mm._vmscan.lru_scan.prepare_scan_count(sc)
+        mm._vmscan.lru_scan.shrink_lruvec(sc, Reclaimer.KSWAPD)
 
     def client() -> None:
         pages = mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 1024)
+        boot = mm.lruvec.size(pg.LRU_INACTIVE_ANON)
         backup = mm.swap.backup(pages)
-        log.append((backup.nr_pages, mm.swap.nr_shmem, mm.swap.get_nr_swap_pages()))
-        mm.sched.sleep(512 * mm.costs.swap_out_page + 1)
-        log.append((backup.nr_in_memory, mm.swap.nr_shmem))
+        mm.sched.sleep(1_000_000_000)
+        # No pressure: it costs as much memory as it freed, and no swap yet.
+        log.append((backup.nr_in_memory, mm.lruvec.size(pg.LRU_INACTIVE_ANON) - boot))
+        log.append((mm.swap.nr_shmem, mm.swap.get_nr_swap_pages()))
+        shrink()
+        mm.sched.sleep(100_000_000)
+        shrink()
+        log.append(backup.nr_in_memory)
+        swapped = 1024 - backup.nr_in_memory
         back = mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 1024)
         mm.swap.restore(backup)
-        log.append((mm.swap.nr_shmem, mm.swap.get_nr_swap_pages()))
+        assert mm.vmstat.as_dict()["pswpin"] == swapped
+        log.append(mm.swap.nr_shmem)
         mm.free_pages_batch(back, 0)
 
     mm.sched.spawn(client, name="client", daemon=True)
+    mm.sched.run(3_000_000_000)
+    assert log[:2] == [(1024, 1024), (1024, 5000)]
+    assert 0 < log[2] < 1024
+    assert log[3] == 0
+    assert mm.nr_allocated_pages() - mm.lruvec.nr_pages == kept
+
+
+def test_a_backup_that_is_written_at_once_is_clean_when_reclaim_comes():
+    mm = make_mm("256M", nr_swap_pages=5000, start=True)
+    backup = mm.swap.backup(mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 1024), writeback=True)
+    assert (mm.swap.get_nr_swap_pages(), mm.swap.nr_shmem) == (5000 - 1024, 1024)
+    assert mm.vmstat.as_dict()["pswpout"] == 1024
     mm.sched.run(1_000_000_000)
-    assert log[0] == (1024, 1024, 5000 - 1024)
-    assert log[1][0] in (256, 512)
-    assert log[2] == (log[2][0], 5000)
+    sc = scan_control(priority=1, may_swap=True, may_writepage=False)
+    mm._vmscan.lru_scan.prepare_scan_count(sc)
+    mm._vmscan.lru_scan.shrink_lruvec(sc, Reclaimer.KSWAPD)
+    assert backup.nr_in_memory == 1024 - sc.nr_reclaimed < 1024
+    mm.swap.drop(backup)
+    assert mm.swap.get_nr_swap_pages() == 5000
+
+
+def test_compaction_moves_a_backup_though_its_mask_is_not_movable():
+    mm = make_mm("256M", nr_swap_pages=5000)
+    backup = mm.swap.backup(mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 3000))
+    moved = mm.vmstat.as_dict()["pgmigrate_success"]
+    mm.compact_memory()
+    assert mm.vmstat.as_dict()["pgmigrate_success"] > moved
+    assert backup.nr_in_memory == 3000
+    owned = mm.nr_allocated_pages()
+    mm.swap.drop(backup)
+    assert mm.nr_allocated_pages() == owned - 3000
+
+
+def test_the_slots_of_a_backup_that_is_gone_serve_the_next_of_its_size():
+    mm = make_mm("256M", nr_swap_pages=5000)
+    first = mm.swap.backup(mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 100))
+    base = first.base_slot
+    mm.swap.restore(first, 60)
+    mm.swap.drop(first)
+    mm.swap.drop(first)  # nothing is left to drop twice
+    second = mm.swap.backup(mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 100))
+    third = mm.swap.backup(mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 100))
+    assert second.base_slot == base != third.base_slot
+    assert (first.nr_pages, second.nr_pages, third.nr_pages) == (0, 100, 100)
+    mm.swap.drop(second)
+    mm.swap.drop(third)
     assert mm.swap.nr_shmem == 0
-    stat = mm.vmstat.as_dict()
-    assert stat["pswpin"] == 1024 - log[1][0]
-    assert stat["pswpout"] >= 512
-    mm.drain_all_pages()
-    assert mm.global_free_pages() == free
 
 
 def test_a_backup_may_be_on_the_device_from_the_start():
@@ -82,7 +132,7 @@ def test_a_full_device_takes_what_fits_and_leaves_the_rest():
     owned = mm.nr_allocated_pages()
     pages = mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 150)
     backup = mm.swap.backup(pages)
-    assert (backup.nr_pages, mm.swap.get_nr_swap_pages()) == (100, 0)
+    assert (backup.nr_pages, mm.swap.get_nr_swap_pages()) == (100, 100)
     mm.free_pages_batch(pages[100:], 0)
     mm.swap.drop(backup)
     assert mm.swap.get_nr_swap_pages() == 100
@@ -91,16 +141,16 @@ def test_a_full_device_takes_what_fits_and_leaves_the_rest():
 
 def test_a_backup_comes_back_part_by_part_first_page_first():
     mm = make_mm("256M", nr_swap_pages=1000)
-    backup = mm.swap.backup(mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 600))
-    assert len(backup.take_for_device(256)) == 256  # as the device would
-    mm.swap.restore(backup, 200)
-    assert (backup.nr_pages, backup.nr_in_memory, mm.swap.get_nr_swap_pages()) == (400, 344, 600)
+    on_device, in_memory = mm.swap.adopt(256), mm.swap.backup(mm.alloc_pages_batch(gfp.GFP_KERNEL, 0, 344))
+    mm.swap.restore(on_device, 200)
+    assert (on_device.nr_pages, on_device.nr_in_memory, mm.swap.get_nr_swap_pages()) == (56, 0, 944)
     assert mm.vmstat.as_dict()["pswpin"] == 200
-    mm.swap.restore(backup, 200)  # 56 from the device, 144 from memory
-    assert (backup.nr_pages, backup.nr_in_memory) == (200, 200)
+    mm.swap.restore(in_memory, 144)
+    assert (in_memory.nr_pages, in_memory.nr_in_memory, mm.swap.nr_shmem) == (200, 200, 200)
+    mm.swap.restore(on_device)
+    mm.swap.restore(in_memory)
+    assert (mm.swap.nr_shmem, mm.swap.get_nr_swap_pages()) == (0, 1000)
     assert mm.vmstat.as_dict()["pswpin"] == 256
-    assert mm.swap.drop(backup) == 0
-    assert (backup.nr_pages, mm.swap.get_nr_swap_pages()) == (0, 1000)
 
 
 def test_a_block_is_freed_whole_once_it_is_copied():
@@ -119,7 +169,7 @@ def test_a_block_is_split_where_swap_ends():
     mm = make_mm("256M", nr_swap_pages=100)
     pfn = mm.alloc_pages(gfp.GFP_KERNEL, 9)
     backup = mm.swap.backup_block(pfn, 9)
-    assert (backup.nr_pages, mm.swap.get_nr_swap_pages()) == (100, 0)
+    assert (backup.nr_pages, mm.swap.get_nr_swap_pages()) == (100, 100)
     mm.free_pages_batch(np.arange(pfn + 100, pfn + 512), 0)  # what was not copied: single pages
     mm.swap.drop(backup)
     assert mm.swap.nr_shmem == 0

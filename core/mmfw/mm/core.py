@@ -201,7 +201,9 @@ class Mm:
         managed = sum(zone.managed_pages for zone in pgdat.node_zones)
         self.oom = OomControl(sched, self.memory, trace, vmstat, managed + nr_swap_pages)
         slowpath.oom = self.oom
-        self.swap = SwapStore(sched, self._allocator, context, vmstat, memory)
+        self.swap = SwapStore(
+            self._allocator, self.lruvec, self.rmap, self.page_io, context, costs, vmstat, memory
+        )
         self.kswapd = Kswapd(sched, pgdat, Balancer(vmscan, vmstat), kswapd_wait, trace, vmstat)
         self.kcompactd = Kcompactd(sched, self.compaction, kcompactd_wait, trace)
         self.compaction.kswapd_is_running = lambda: self.kswapd.running
@@ -328,7 +330,6 @@ class Mm:
         self._context.time_stands_still = False
         self.kswapd.kthread_run()
         self.kcompactd.kthread_run()
-        self.swap.start()
         self.page_io.start()
 
     def stop_time(self) -> None:

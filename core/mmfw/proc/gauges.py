@@ -58,8 +58,6 @@ def node_stats(mm: Mm) -> Entries:
     pgdat, events = mm.pgdat, mm.vmstat
     S = pgdat.memory.S
     sizes = [sum(zone.lru_sizes[lru] for zone in pgdat.node_zones) for lru in range(len(_LRU))]
-    # Backups of drivers' objects are shmem pages that a store of its own keeps, off the LRU.
-    shmem = mm.swap.nr_shmem
 
     def stat(item: int) -> int:
         return max(0, int(S[pg.S_NODE_STAT + item]))
@@ -80,11 +78,11 @@ def node_stats(mm: Mm) -> Entries:
         ("workingset_nodereclaim", events[VmEvent.workingset_nodereclaim]),
         ("nr_anon_pages", stat(pg.NS_ANON_MAPPED)),
         ("nr_mapped", stat(pg.NS_FILE_MAPPED)),
-        ("nr_file_pages", stat(pg.NS_FILE_PAGES) + shmem),
+        ("nr_file_pages", stat(pg.NS_FILE_PAGES)),
         ("nr_dirty", stat(pg.NS_FILE_DIRTY)),
         ("nr_writeback", stat(pg.NS_WRITEBACK)),
         ("nr_writeback_temp", 0),
-        ("nr_shmem", stat(pg.NS_SHMEM) + shmem),
+        ("nr_shmem", stat(pg.NS_SHMEM)),
         ("nr_shmem_hugepages", 0),
         ("nr_shmem_pmdmapped", 0),
         ("nr_file_hugepages", 0),
