@@ -1,0 +1,234 @@
+"""What a dentry cache and an inode cache have in common: slab objects with a count, a bit, an LRU, and a name each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mmfw import Mm
+    from mmfw.mm.slab import KmemCache
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+NONE: Final = -1
+NEVER: Final = -1
+PAGE_SIZE: Final = 4096
+
+
+def grown(array: NDArray[Scalar], size: int, fill: int) -> NDArray[Scalar]:
+    """The array, or one at least twice as long that begins with it if it holds fewer than `size` elements."""
+    if size <= len(array):
+        return array
+    longer = np.full(max(size, 2 * len(array)), fill, dtype=array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+class CachedObjects:
+    """All cached objects of one kind, as arrays by place; each belongs to one name of the filesystem.
+
+    Parameters
+    ----------
+    mm : Mm
+        Whose slab.
+    cache : KmemCache
+        Where the objects lie.
+    subsystem : str
+        Name for ``mm.ledger``.
+    gfp_mask : int
+        Mask of an allocation.
+
+    Attributes
+    ----------
+    cache : KmemCache
+        As given.
+    lru : ListLru
+        Objects nobody uses, and some that are in use again (they are taken off by the scan that meets them).
+    count : int32[nr_places]
+        References (``d_lockref.count``, ``i_count``).
+    referenced : bool[nr_places]
+        Used again while on the LRU (``DCACHE_REFERENCED``, ``I_REFERENCED``).
+    at : int32[nr_names]
+        Place of each name's object, -1 if it is not cached: the hash table.
+    nr_objects : int
+        Cached ones.
+    nr_evicted, nr_pages_freed : int
+        Objects that reclaim has freed, and the slab pages which that gave back.
+    """
+
+    def __init__(self, mm: Mm, cache: KmemCache, subsystem: str, gfp_mask: int) -> None:
+        self.cache = cache
+        self.lru = mm.slab.list_lru()
+        self.count = np.zeros(0, dtype=np.int32)
+        self.referenced = np.zeros(0, dtype=np.bool_)
+        self.name_of = np.zeros(0, dtype=np.int32)
+        self.at = np.zeros(0, dtype=np.int32)
+        self.nr_objects = 0
+        self.nr_evicted = 0
+        self.nr_pages_freed = 0
+        self._mm = mm
+        self._subsystem = subsystem
+        self._gfp_mask = gfp_mask
+        self._evicted_at = np.zeros(0, dtype=np.int64)
+        self._carry = 0
+        self._stock = np.empty(0, dtype=np.int64)
+        mm.ledger.hold(subsystem, lambda: cache.nr_pages)
+
+    def fit_names(self, nr_names: int) -> None:
+        """Make room for names up to a number."""
+        self.at = grown(self.at, nr_names, NONE)
+        self._evicted_at = grown(self._evicted_at, nr_names, NEVER)
+
+    # --- coming -------------------------------------------------------------------------------------
+
+    def alloc(self, nr: int) -> Ints:
+        """Places of new objects, fewer than `nr` if memory is short. Time may pass, and reclaim may run."""
+        stocked, self._stock = self._stock[:nr], self._stock[nr:]
+        if len(stocked) == nr:
+            return stocked
+        objects = self.cache.kmem_cache_alloc_bulk(self._gfp_mask, nr - len(stocked))
+        self._fit_places()
+        return np.concatenate([stocked, self.cache.place_of(objects)])
+
+    def stock(self, nr: int) -> None:
+        """Take over single pages of the initial state, full of at least `nr` objects, from which `alloc` draws first.
+
+        An object that would lie in a slab of a higher order on a machine with free memory lies in one of order 0.
+        """
+        nr_pages = -(-nr // self.cache.geometry.min.objects)
+        pfns = self._mm.claim_resident(nr_pages, movable=False, what=f"slabs of {self.cache.name}")
+        self._stock = self.cache.place_of(self.cache.adopt(pfns))
+        self._fit_places()
+
+    def release_stock(self) -> None:
+        """Free what is left of the stock."""
+        rest, self._stock = self._stock, self._stock[:0]
+        self.free_unused(rest)
+
+    def free_unused(self, places: Ints) -> None:
+        """Give back objects that no name was bound to."""
+        if len(places):
+            self.cache.kmem_cache_free_bulk(self.cache.object_at(places))
+
+    def _fit_places(self) -> None:
+        nr_places = self.cache.nr_places
+        self.count = grown(self.count, nr_places, 0)
+        self.referenced = grown(self.referenced, nr_places, 0)
+        self.name_of = grown(self.name_of, nr_places, NONE)
+
+    def bind(self, names: Ints, places: Ints) -> None:
+        """Make objects the cached ones of names, with one reference each; no time passes.
+
+        Those that reclaim took away before are reported as re-created.
+        """
+        self.at[names] = places
+        self.name_of[places] = names
+        self.count[places] = 1
+        self.referenced[places] = False
+        self.nr_objects += len(places)
+        since = self._evicted_at[names]
+        again = names[since != NEVER]
+        if len(again):
+            ages = self._mm.sched.now - self._evicted_at[again]
+            self._evicted_at[again] = NEVER
+            for age, nr in zip(*np.unique(ages, return_counts=True), strict=True):
+                self._mm.ledger.recreated(
+                    self._subsystem, nr_objects=int(nr), nr_pages=self._pages(int(nr)), age_ns=int(age)
+                )
+
+    def _pages(self, nr_objects: int) -> int:
+        """Pages that so many objects fill; what is less than a page is carried over to the next call."""
+        filled = nr_objects * self.cache.geometry.size + self._carry
+        self._carry = filled % PAGE_SIZE
+        return filled // PAGE_SIZE
+
+    def place(self, names: Ints) -> Ints:
+        """Places of names' objects, -1 where none is cached."""
+        return self.at[names].astype(np.int64)
+
+    # --- references ---------------------------------------------------------------------------------
+
+    def put(self, places: Ints) -> Ints:
+        """Drop a reference of distinct objects; those nobody uses any more go to the LRU's young end.
+
+        One that is there already (from before it was used) is only marked as referenced (``retain_dentry()``,
+        ``__inode_add_lru()``).
+
+        Returns
+        -------
+        int64[n]
+            Places of those whose count fell to 0.
+        """
+        self.count[places] -= 1
+        idle: Ints = places[self.count[places] == 0]
+        added = self.lru.add(idle)
+        self.referenced[idle[~added]] = True
+        return idle
+
+    # --- going --------------------------------------------------------------------------------------
+
+    def walk(self, nr_to_walk: int, dispose: Callable[[Ints], None]) -> tuple[int, int]:
+        """Walk the LRU from its old end (``list_lru_walk_one()``).
+
+        An object in use is taken off the list. One that was referenced loses the mark and goes to the young end, where
+        the same walk meets it again if it is that long. The rest is disposed of.
+
+        Parameters
+        ----------
+        nr_to_walk : int
+            Objects to look at.
+        dispose : callable
+            Given the places to free, oldest first, once.
+
+        Returns
+        -------
+        isolated, walked : int
+            Objects taken off the list, in use or not, which is what the kernel calls freed; and objects looked at.
+        """
+        isolated, left = 0, nr_to_walk
+        victims: list[Ints] = []
+        while left and len(places := self.lru.oldest(left)):
+            left -= len(places)
+            in_use = self.count[places] > 0
+            second_chance = ~in_use & self.referenced[places]
+            rotated = places[second_chance]
+            self.referenced[rotated] = False
+            self.lru.remove(places[~second_chance])
+            self.lru.rotate(rotated)
+            isolated += len(places) - len(rotated)
+            victims.append(places[~in_use & ~second_chance])
+        if victims:
+            dispose(np.concatenate(victims))
+        return isolated, nr_to_walk - left
+
+    def unbind(self, places: Ints) -> None:
+        """Unhash objects that reclaim frees; no time passes."""
+        names = self.name_of[places]
+        self.at[names] = NONE
+        self.name_of[places] = NONE
+        self._evicted_at[names] = self._mm.sched.now
+        self.nr_objects -= len(places)
+
+    def free(self, places: Ints) -> int:
+        """Give back objects that reclaim has unhashed, and report it; pages that this freed."""
+        pfns = self.cache.kmem_cache_free_reclaimed(self.cache.object_at(places.astype(np.int64)))
+        self.nr_evicted += len(places)
+        self.nr_pages_freed += len(pfns)
+        self._mm.ledger.evicted(self._subsystem, nr_objects=len(places), nr_pages=len(pfns), pfns=pfns)
+        return len(pfns)
+
+    def destroy(self) -> None:
+        """Free everything, and the cache."""
+        places = np.flatnonzero(self.name_of != NONE)
+        self.lru.remove(places)
+        self.name_of[places] = NONE
+        self.nr_objects = 0
+        self.free_unused(places)
+        self._mm.slab.kmem_cache_destroy(self.cache)
