@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from mmfw import ShrinkControl, gfp
+from mmfw import CompactionScan, MigrateMode, ScanPhase, ShrinkControl, gfp
 from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
 from mmfw.machine import machine_from_ram
 from mmfw.machine.initial import with_buddyinfo
 from mmfw.mm.core import Mm, MmHost
+from mmfw.mm.ledger import Losses
 from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins
 from mmfw.sched import PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC, Scheduler, Task, TaskState
 from mmfw.system import plugin_params
-from mmfw_xe_shrinker import XeBo, XeDevice, XeShrinker, XeVm
+from mmfw_xe_shrinker import CompactionBody, XeBo, XeDevice, XeShrinker, XeVm
 
 
 @dataclass
@@ -63,11 +64,44 @@ class Bench:
         mask: int = gfp.GFP_KERNEL,
         kswapd: bool = True,
         abort_on_ebusy: bool = True,
+        staged_walk: bool = True,
     ) -> tuple[int, int]:
         """Answer of one scan, and nr_scanned."""
         sc = ShrinkControl(gfp_mask=mask, nid=0, nr_to_scan=nr_to_scan, nr_scanned=nr_to_scan)
-        shrinker = XeShrinker(self.device, abort_on_ebusy=abort_on_ebusy)
+        shrinker = XeShrinker(self.device, abort_on_ebusy=abort_on_ebusy, staged_walk=staged_walk)
         return self.call(lambda: shrinker.scan_objects(sc), kswapd=kswapd), sc.nr_scanned
+
+    def compaction_scan(
+        self,
+        order: int = 9,
+        *,
+        opportunistic: bool = True,
+        mode: MigrateMode = MigrateMode.ASYNC,
+        mask: int = gfp.GFP_HIGHUSER,
+        offer_working_set: bool = True,
+        **fields: int,
+    ) -> tuple[int, int]:
+        """Answer of one compaction scan of the only large zone, and nr_scanned."""
+        (zone,) = (each for each in self.mm.pgdat.node_zones if each.name == "DMA32")
+        start, end = zone.zone_start_pfn, zone.zone_start_pfn + zone.spanned_pages
+        cs = CompactionScan(
+            zone=zone,
+            nid=0,
+            order=order,
+            opportunistic=opportunistic,
+            mode=mode,
+            gfp_mask=mask,
+            migratetype=0,
+            phase=ScanPhase.ENTRY,
+            **{"pfn_lo": start, "pfn_hi": end, "nr_to_free": 1 << order, **fields},
+        )
+        body = CompactionBody(self.device, offer_working_set=offer_working_set, native_order=True)
+        return self.call(lambda: body.run(cs)), cs.nr_scanned
+
+    @property
+    def losses(self) -> Losses:
+        """The device's account in the ledger."""
+        return next(losses for name, losses in self.mm.ledger if name == "xe")
 
     def count(self, mask: int = gfp.GFP_KERNEL) -> int:
         return XeShrinker(self.device).count_objects(ShrinkControl(gfp_mask=mask, nid=0))

@@ -7,6 +7,7 @@ from mmfw.errors import InputError
 from mmfw.sched import Fence
 from mmfw_ttm_pool import TtmPool
 from mmfw_xe_shrinker import BoState, MemType, XeShrinker
+from mmfw_xe_shrinker.kernels import XE_KERNELS
 
 # --- count ---------------------------------------------------------------------------------------------
 
@@ -188,6 +189,22 @@ def test_kswapd_takes_idle_objects_before_it_waits_for_active_ones(bench):
     assert b.device.vms == (active, idle)
     assert b.scan(64) == (64, 64)
     assert (idle.bos[0].state, active.bos[0].state) == (BoState.BACKED_UP, BoState.RESIDENT)
+
+
+def test_first_version_takes_objects_as_they_come_and_waits_for_each(bench):
+    b = bench(started=True)
+    active, idle = b.call(lambda: (b.vm("active", 64), b.vm("idle", 64)))
+    b.idle()
+    b.device.exec(idle)
+    b.idle()
+    active.fence = Fence(b.mm.sched, b.mm.sched.now + 1_000_000)
+    assert b.scan(64, staged_walk=False) == (64, 64)
+    assert (idle.bos[0].state, active.bos[0].state) == (BoState.RESIDENT, BoState.BACKED_UP)
+
+
+@pytest.mark.parametrize(("kernel", "staged"), [("6.1", False), ("7.1", True), ("7.2", True)])
+def test_walk_by_kernel(kernel, staged):
+    assert XE_KERNELS[kernel].staged_walk is staged
 
 
 def test_kswapd_waits_for_the_job(bench):

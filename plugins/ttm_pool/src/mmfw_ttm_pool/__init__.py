@@ -3,13 +3,14 @@
 from mmfw_ttm_pool.alloc import OperationCtx, ttm_pool_alloc, ttm_pool_free
 from mmfw_ttm_pool.backup import ttm_pool_backup, ttm_pool_drop_backed_up, ttm_pool_restore_and_alloc
 from mmfw_ttm_pool.pool import TtmPool
-from mmfw_ttm_pool.tt import Caching, TtmTt
+from mmfw_ttm_pool.tt import Caching, TtmTt, page_pfns_of
 
 __all__ = [
     "Caching",
     "OperationCtx",
     "TtmPool",
     "TtmTt",
+    "page_pfns_of",
     "ttm_pool_alloc",
     "ttm_pool_backup",
     "ttm_pool_drop_backed_up",

@@ -126,6 +126,15 @@ class TtmTt:
         """Order of its largest block; -1 if it holds none."""
         return max((run.order for run in self.runs if len(run.pfns)), default=-1)
 
+    def has_block_in(self, pfn_lo: int, pfn_hi: int, min_order: int = 0) -> bool:
+        """Whether a block of at least an order begins or lies in a range of pfns, `pfn_hi` exclusive."""
+        for run in self.runs:
+            if run.order >= min_order:
+                reaches = run.pfns + (1 << run.order) > pfn_lo
+                if bool((reaches & (run.pfns < pfn_hi)).any()):
+                    return True
+        return False
+
     def adopt(self, pfns: Pfns) -> None:
         """Populate it with order-0 pages that were allocated before the run began.
 

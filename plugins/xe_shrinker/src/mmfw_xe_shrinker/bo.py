@@ -41,10 +41,14 @@ class XeBo:
     mem_type : MemType
         Where it is placed: TT while the GPU has it bound.
     pinned, purgeable, purged : bool
-        Pinned for scanout or the kernel; DONTNEED by user space; content dropped.
+        Pinned for scanout or the kernel; DONTNEED by user space; content dropped, for good.
+    evicted_at : int or None
+        When reclaim or compaction took it away, ns; None once it is back.
+    evicted_pages : int
+        Pages that went then.
     """
 
-    __slots__ = ("mem_type", "pinned", "purgeable", "purged", "tt", "vm")
+    __slots__ = ("evicted_at", "evicted_pages", "mem_type", "pinned", "purgeable", "purged", "tt", "vm")
 
     def __init__(self, vm: XeVm, num_pages: int, caching: Caching) -> None:
         self.vm = vm
@@ -53,6 +57,8 @@ class XeBo:
         self.pinned = False
         self.purgeable = False
         self.purged = False
+        self.evicted_at: int | None = None
+        self.evicted_pages = 0
 
     @property
     def num_pages(self) -> int:

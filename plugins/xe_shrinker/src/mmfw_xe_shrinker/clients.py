@@ -78,6 +78,13 @@ class Clients:
     def __init__(self, gpu_thread: Mutex) -> None:
         self._clients: list[Client] = []
         self._gpu_thread = gpu_thread
+        self._nr_named: dict[str, int] = {}
+
+    def next_name(self, kind: str) -> str:
+        """Name of another client that draws no frames, by its number among its kind."""
+        number = self._nr_named.get(kind, 0)
+        self._nr_named[kind] = number + 1
+        return f"{kind}-{number}"
 
     def exec(self, device: XeDevice, vm: XeVm, params: AquariumParams) -> Fence | None:
         """Submit a frame; one at a time if the tabs share a thread for it."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from mmfw import InputError
@@ -12,6 +12,7 @@ from mmfw_ttm_pool import (
     Caching,
     OperationCtx,
     TtmPool,
+    page_pfns_of,
     ttm_pool_alloc,
     ttm_pool_backup,
     ttm_pool_drop_backed_up,
@@ -19,13 +20,26 @@ from mmfw_ttm_pool import (
     ttm_pool_restore_and_alloc,
 )
 from mmfw_xe_shrinker.bo import MemType, XeBo, XeVm
+from mmfw_xe_shrinker.pm import XePm
 
 if TYPE_CHECKING:
     from mmfw import Mm
     from mmfw_ttm_pool.tt import Pfns
 
+#: Order of 2 MiB, what the GPU's large pages need.
+PAGEBLOCK_ORDER: Final = 9
+#: Under which name the device's losses are booked in ``mm.ledger``.
+LEDGER_NAME: Final = "xe"
 #: ``xe_bo_validate()`` opts out of the OOM killer.
 VALIDATE_CTX: Final = OperationCtx(gfp_retry_mayfail=True)
+
+
+class Evictor(Enum):
+    """Who takes an object away."""
+
+    KSWAPD = "kswapd"
+    DIRECT = "direct"
+    COMPACTION = "compaction"
 
 
 @dataclass(slots=True)
@@ -34,18 +48,26 @@ class XeStats:
 
     Attributes
     ----------
+    bo_evictions_by : dict of Evictor to int
+        Backups, by who made them.
     free_pages_at_eviction : list of int
         The machine's free pages as each eviction began, in order.
+    restore_ages : list of int
+        How long each object had been away when it was brought back or made anew, ns.
     """
 
+    execs: int = 0
     bo_evictions: int = 0
+    bo_evictions_by: dict[Evictor, int] = field(default_factory=lambda: dict.fromkeys(Evictor, 0))
     evicted_pages: int = 0
     bo_restores: int = 0
     restored_pages: int = 0
     bo_purges: int = 0
     purged_pages: int = 0
     exec_failures: int = 0
+    bo_recreations: int = 0
     free_pages_at_eviction: list[int] = field(default_factory=list)
+    restore_ages: list[int] = field(default_factory=list)
 
 
 class XeDevice:
@@ -59,6 +81,11 @@ class XeDevice:
         The TTM pool.
     caching : Caching
         How the CPU maps the objects.
+    pm : XePm
+        Its runtime power management.
+    flat_ccs : bool
+        Whether objects have compression metadata that the GPU itself must save when they leave TT, so that a
+        backup needs the device awake (``xe_bo_needs_ccs_pages()``): integrated, and not cached.
 
     Attributes
     ----------
@@ -70,9 +97,13 @@ class XeDevice:
         Least recently executed first, as their objects lie on the LRUs (bulk moves).
     """
 
-    def __init__(self, mm: Mm, pool: TtmPool, caching: Caching) -> None:
+    def __init__(
+        self, mm: Mm, pool: TtmPool, caching: Caching, *, pm: XePm | None = None, flat_ccs: bool = False
+    ) -> None:
         self.mm = mm
         self.pool = pool
+        self.pm = XePm(mm, 0, 0, reclaim_safe=True) if pm is None else pm
+        self.flat_ccs = flat_ccs
         self.shrinkable_pages = 0
         self.purgeable_pages = 0
         self.stats = XeStats()
@@ -90,6 +121,17 @@ class XeDevice:
     def resident_pages(self) -> int:
         """Pages that all objects hold."""
         return sum(vm.resident_pages for vm in self._vms)
+
+    @property
+    def huge_pages(self) -> int:
+        """Pages of populated objects in blocks of a pageblock or more."""
+        return sum(
+            run.nr_pages
+            for vm in self._vms
+            for bo in vm.bos
+            for run in bo.tt.runs
+            if run.order >= PAGEBLOCK_ORDER
+        )
 
     # --- objects ------------------------------------------------------------------------------------
 
@@ -133,11 +175,32 @@ class XeDevice:
         """Let an object be on the swap device from the start."""
         bo.tt.adopt_backup(self.mm.swap.adopt(bo.num_pages))
 
-    def set_purgeable(self, bo: XeBo, purgeable: bool) -> None:
-        """``DRM_XE_VMA_ATTR_PURGEABLE_STATE``: DONTNEED or WILLNEED."""
+    def set_purgeable(self, bo: XeBo, purgeable: bool) -> bool:
+        """``DRM_XE_VMA_ATTR_PURGEABLE_STATE``: DONTNEED or WILLNEED.
+
+        Returns
+        -------
+        bool
+            Whether the content is there still. An object that was purged stays purged whatever is said of it; user
+            space makes another one (`recreate_bo`).
+        """
         self._account(bo, -1)
         bo.purgeable = purgeable
         self._account(bo, +1)
+        return not bo.purged
+
+    def recreate_bo(self, bo: XeBo) -> XeBo:
+        """What user space does with an object that was purged and that it needs: destroy it, and make one of its size.
+
+        The next exec populates it, which counts as the return of what was purged.
+        """
+        vm = bo.vm
+        evicted_at, evicted_pages = bo.evicted_at, bo.evicted_pages
+        self.destroy_bo(bo)
+        new = self.create_bo(vm, bo.num_pages)
+        new.evicted_at, new.evicted_pages = evicted_at, evicted_pages
+        self.stats.bo_recreations += 1
+        return new
 
     def set_pinned(self, bo: XeBo, pinned: bool) -> None:
         """Pin an object, or unpin it (``xe_bo_pin()``, ``xe_bo_unpin()``): pinned ones are on no LRU."""
@@ -161,6 +224,13 @@ class XeDevice:
         else:
             ttm_pool_free(self.pool, bo.tt)
 
+    def destroy_vm(self, vm: XeVm) -> None:
+        """What the end of a client does: its objects go, whether a job that will be killed still uses them or not."""
+        with vm.resv:
+            for bo in tuple(vm.bos):
+                self.destroy_bo(bo)
+            self._vms.pop(vm, None)
+
     def remove(self) -> None:
         """Give back everything (``xe_device_remove()``)."""
         for vm in self.vms:
@@ -182,9 +252,13 @@ class XeDevice:
 
     def _populated(self, bo: XeBo) -> None:
         self._account(bo, +1)
-        bo.purged = False
         self._place(bo, MemType.TT)
         bo.vm.evicted.pop(bo, None)
+        if bo.evicted_at is not None:
+            age_ns = self.mm.sched.now - bo.evicted_at
+            self.mm.ledger.recreated(LEDGER_NAME, nr_objects=1, nr_pages=bo.evicted_pages, age_ns=age_ns)
+            self.stats.restore_ages.append(age_ns)
+            bo.evicted_at = None
 
     def _place(self, bo: XeBo, mem_type: MemType) -> None:
         bo.vm.lru[bo.mem_type].pop(bo, None)
@@ -197,7 +271,8 @@ class XeDevice:
     def exec(self, vm: XeVm, job_ns: int | None = None) -> Fence | None:
         """Validate all objects of a VM and submit a job that uses them (``xe_exec_ioctl()``).
 
-        Objects that user space marked DONTNEED are not bound by the job and stay as they are.
+        Objects that user space marked DONTNEED are not bound by the job and stay as they are; purged ones are never
+        populated again. A device that sleeps is woken first.
 
         Parameters
         ----------
@@ -211,14 +286,19 @@ class XeDevice:
         Fence or None
             Signals when the job is done; None where the ioctl returns -ENOMEM.
         """
-        with vm.resv:
-            for bo in tuple(vm.evicted):
-                if not bo.purgeable and not self._validate(bo):
-                    self.stats.exec_failures += 1
-                    return None
-            vm.fence = self._submit(vm, self.mm.costs.gpu_job if job_ns is None else job_ns)
-            self._vms[vm] = self._vms.pop(vm)
-            return vm.fence
+        self.pm.get()
+        try:
+            with vm.resv:
+                for bo in tuple(vm.evicted):
+                    if not bo.purgeable and not self._validate(bo):
+                        self.stats.exec_failures += 1
+                        return None
+                vm.fence = self._submit(vm, self.mm.costs.gpu_job if job_ns is None else job_ns)
+                self._vms[vm] = self._vms.pop(vm)
+                self.stats.execs += 1
+                return vm.fence
+        finally:
+            self.pm.put()
 
     def _validate(self, bo: XeBo) -> bool:
         """Populate one object and bind it (``xe_bo_validate()``, ``xe_vma_rebind_exec``)."""
@@ -242,20 +322,51 @@ class XeDevice:
         """Queue a job on the one engine, which runs jobs in order of submission."""
         sched = self.mm.sched
         self._gpu_idle_at = max(self._gpu_idle_at, sched.now) + job_ns
+        self.pm.keep_busy(self._gpu_idle_at)
         return Fence(sched, self._gpu_idle_at, f"{vm.name} dma_fence")
 
     # --- what the shrinker does to one object ---------------------------------------------------------
 
-    def shrink_bo(self, bo: XeBo) -> int:
+    def needs_rpm(self, bo: XeBo) -> bool:
+        """Whether backing an object up needs the device awake: the GPU must save its compression metadata."""
+        return (
+            self.flat_ccs
+            and bo.mem_type is MemType.TT
+            and bo.tt.caching is not Caching.CACHED
+            and not bo.purgeable
+        )
+
+    def shrink_bo(
+        self, bo: XeBo, *, by: Evictor = Evictor.DIRECT, native_order: bool | None = None
+    ) -> int | None:
         """Purge or back up one object whose reservation is held (``xe_bo_shrink()``).
 
         Waits for the VM's job. Unbinds, moves to SYSTEM, then purges or backs up.
 
+        Parameters
+        ----------
+        bo : XeBo
+            A populated object that is not pinned.
+        by : Evictor
+            Who asks.
+        native_order : bool, optional
+            As in ``ttm_pool_backup()``.
+
         Returns
         -------
-        int
-            Pages given up, or a negative errno.
+        int or None
+            Pages given up, or a negative errno; None if it was not touched, for the device sleeps.
         """
+        if not self.needs_rpm(bo):
+            return self._shrink_bo(bo, by, native_order)
+        if not self.pm.get_if_active():
+            return None
+        try:
+            return self._shrink_bo(bo, by, native_order)
+        finally:
+            self.pm.put()
+
+    def _shrink_bo(self, bo: XeBo, by: Evictor, native_order: bool | None) -> int:
         if bo.vm.fence is not None:
             bo.vm.fence.wait()
         if bo.mem_type is MemType.TT:
@@ -265,26 +376,33 @@ class XeDevice:
         self._account(bo, -1)
         # Off the LRU before pages go: another task may walk it while this one sleeps in the backup.
         bo.vm.lru[bo.mem_type].pop(bo, None)
-        freed = self._backup_or_purge(bo)
+        pages = page_pfns_of(bo.tt.runs)
+        freed = self._purge(bo) if bo.purgeable else self._back_up(bo, by, native_order)
         if freed < 0:
             self._account(bo, +1)
             bo.vm.lru[bo.mem_type][bo] = None
+            return freed
+        bo.evicted_at, bo.evicted_pages = self.mm.sched.now, freed
+        self.mm.ledger.evicted(LEDGER_NAME, nr_objects=1, nr_pages=freed, pfns=pages[:freed])
         return freed
 
-    def _backup_or_purge(self, bo: XeBo) -> int:
-        if bo.purgeable:
-            freed = ttm_pool_backup(self.pool, bo.tt, purge=True)
-            bo.purged = True
-            self.stats.bo_purges += 1
-            self.stats.purged_pages += freed
-            return freed
-        # A reclaimer is PF_MEMALLOC: the copies may use the reserves and never reclaim on their own.
+    def _purge(self, bo: XeBo) -> int:
+        freed = ttm_pool_backup(self.pool, bo.tt, purge=True)
+        bo.purged = True
+        bo.vm.evicted.pop(bo, None)  # nothing will ever validate it again
+        self.stats.bo_purges += 1
+        self.stats.purged_pages += freed
+        return freed
+
+    def _back_up(self, bo: XeBo, by: Evictor, native_order: bool | None) -> int:
         free = self.mm.global_free_pages()
+        # A reclaimer is PF_MEMALLOC: the copies may use the reserves and never reclaim on their own.
         with self.mm.sched.memalloc_noreclaim():
-            freed = ttm_pool_backup(self.pool, bo.tt, purge=False)
-        if freed == -errno.ENOMEM or freed == -errno.EBUSY:
+            freed = ttm_pool_backup(self.pool, bo.tt, purge=False, native_order=native_order)
+        if freed < 0:
             return freed
         self.stats.bo_evictions += 1
+        self.stats.bo_evictions_by[by] += 1
         self.stats.free_pages_at_eviction.append(free)
         self.stats.evicted_pages += freed
         return freed

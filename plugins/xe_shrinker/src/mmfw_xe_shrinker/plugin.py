@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median_low
 from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, Field
@@ -13,12 +12,20 @@ from mmfw import InputError, Metric, PluginInfo, Workload, hookimpl
 from mmfw.sched import Mutex
 from mmfw_ttm_pool import Caching, TtmPool
 from mmfw_xe_shrinker.clients import AquariumParams, Clients, webgl_aquarium_client
-from mmfw_xe_shrinker.device import XeDevice
+from mmfw_xe_shrinker.compact import CompactionBody
+from mmfw_xe_shrinker.device import LEDGER_NAME, XeDevice
+from mmfw_xe_shrinker.kernels import XE_KERNELS
+from mmfw_xe_shrinker.metrics import all_metrics
+from mmfw_xe_shrinker.pm import XePm
 from mmfw_xe_shrinker.shrinker import XeShrinker
+from mmfw_xe_shrinker.workloads import ChurnParams, ClientParams, xe_churn, xe_client
 
 if TYPE_CHECKING:
     from mmfw import Mm
     from mmfw.mm.shrinker import Shrinker
+
+NSEC_PER_USEC: Final = 1_000
+NSEC_PER_MSEC: Final = 1_000_000
 
 MMFW_PLUGIN: Final = PluginInfo(name="xe", hook_api=(1, 0), needs=("ttm",), kind="shrinker")
 
@@ -31,6 +38,27 @@ class XeParams(BaseModel):
         True, description="an object's -EBUSY ends the walk, its freed pages unreported (6.15 to 7.1)"
     )
     caching: Caching = Field(Caching.WRITE_COMBINED, description="CPU caching of the objects")
+    staged_walk: bool | None = Field(
+        None, description="idle objects go before active ones (since 6.17); by default as the kernel profile"
+    )
+    flat_ccs: bool = Field(
+        False,
+        description="a backup of an uncached object in TT needs the device awake (integrated, Xe2 and later)",
+    )
+    autosuspend_ms: int = Field(
+        0, ge=0, description="idle time after which the device sleeps; 0: never, as while a display is lit"
+    )
+    resume_us: int = Field(20_000, ge=0, description="time a sleeping device takes to be awake again")
+    rpm_reclaim_safe: bool = Field(
+        True, description="kswapd may wake it (no D3cold); else a worker does that later"
+    )
+    compaction_scan_working_set: bool = Field(
+        True, description="back objects in use up for a compaction scan that must free; else purge only"
+    )
+    compaction_scan_native_order: bool = Field(
+        True,
+        description="what such a scan backs up is freed in whole blocks, whatever ttm.backup_native_order says",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +78,26 @@ def mmfw_module_init(mm: Mm, params: XeParams) -> None:
     pool = mm.attached.get(TtmPool)
     if pool is None:
         raise InputError("plugin xe: no TTM pool is set up; load plugin ttm before it")
-    device = XeDevice(mm, pool, params.caching)
+    pm = XePm(
+        mm,
+        params.autosuspend_ms * NSEC_PER_MSEC,
+        params.resume_us * NSEC_PER_USEC,
+        reclaim_safe=params.rpm_reclaim_safe,
+    )
+    device = XeDevice(mm, pool, params.caching, pm=pm, flat_ccs=params.flat_ccs)
     device.claim_reserve(params.resident_pages)
-    shrinker = XeShrinker(device, abort_on_ebusy=params.abort_on_ebusy)
+    rules = XE_KERNELS[mm.kernel]
+    shrinker = XeShrinker(
+        device,
+        abort_on_ebusy=params.abort_on_ebusy,
+        staged_walk=rules.staged_walk if params.staged_walk is None else params.staged_walk,
+        compaction=CompactionBody(
+            device,
+            offer_working_set=params.compaction_scan_working_set,
+            native_order=params.compaction_scan_native_order,
+        ),
+    )
+    mm.ledger.hold(LEDGER_NAME, lambda: device.resident_pages)
     mm.attached.put(device)
     mm.attached.put(Clients(Mutex(mm.sched, "GPU process main thread")))
     mm.attached.put(_Registered(mm.register_shrinker(shrinker, "xe system shrinker")))
@@ -60,128 +105,31 @@ def mmfw_module_init(mm: Mm, params: XeParams) -> None:
 
 @hookimpl
 def mmfw_register_workloads() -> Iterable[Workload]:
-    """The browser tab."""
+    """The browser tab, a client with a working set, one that makes and drops objects."""
     yield Workload(
         "webgl-aquarium-client",
         "A browser tab that draws the WebGL aquarium: an exec with all its objects for each frame",
         run=webgl_aquarium_client,
         params=AquariumParams,
     )
-
-
-def _of_device(read: Callable[[XeDevice], int]) -> Callable[[Mm], int]:
-    def from_mm(mm: Mm) -> int:
-        device = mm.attached.get(XeDevice)
-        return 0 if device is None else read(device)
-
-    return from_mm
-
-
-def _of_clients(read: Callable[[Clients, int], float]) -> Callable[[Mm], float]:
-    def from_mm(mm: Mm) -> float:
-        clients = mm.attached.get(Clients)
-        return 0.0 if clients is None else read(clients, mm.sched.now)
-
-    return from_mm
-
-
-def _frames(mm: Mm) -> int:
-    clients = mm.attached.get(Clients)
-    return 0 if clients is None else sum(clients.frames().values())
+    yield Workload(
+        "xe-client",
+        "A client with a working set: execs with all its objects, at a rate",
+        run=xe_client,
+        params=ClientParams,
+    )
+    yield Workload(
+        "xe-churn",
+        "A client that makes objects of one size and drops them, at a rate",
+        run=xe_churn,
+        params=ChurnParams,
+    )
 
 
 @hookimpl
 def mmfw_register_metrics() -> Iterable[Metric]:
-    """Evictions, restores, purges, frames."""
-    yield Metric(
-        "xe_bo_evictions",
-        "1",
-        "counter",
-        "lower",
-        "Objects that the shrinker backed up",
-        read=_of_device(lambda device: device.stats.bo_evictions),
-    )
-    yield Metric(
-        "xe_bo_evicted_pages",
-        "pages",
-        "counter",
-        "lower",
-        "Pages that the shrinker backed up",
-        read=_of_device(lambda device: device.stats.evicted_pages),
-    )
-    yield Metric(
-        "xe_bo_restores",
-        "1",
-        "counter",
-        "lower",
-        "Objects that an exec brought back from their backup",
-        read=_of_device(lambda device: device.stats.bo_restores),
-    )
-    yield Metric(
-        "xe_bo_restored_pages",
-        "pages",
-        "counter",
-        "lower",
-        "Pages of the objects brought back",
-        read=_of_device(lambda device: device.stats.restored_pages),
-    )
-    yield Metric(
-        "xe_bo_purges",
-        "1",
-        "counter",
-        "neither",
-        "DONTNEED objects whose content the shrinker dropped",
-        read=_of_device(lambda device: device.stats.bo_purges),
-    )
-    yield Metric(
-        "xe_purged_pages",
-        "pages",
-        "counter",
-        "neither",
-        "Pages of the objects purged",
-        read=_of_device(lambda device: device.stats.purged_pages),
-    )
-    yield Metric(
-        "xe_exec_failures",
-        "1",
-        "counter",
-        "lower",
-        "Execs that failed with -ENOMEM",
-        read=_of_device(lambda device: device.stats.exec_failures),
-    )
-    yield Metric(
-        "xe_resident_pages",
-        "pages",
-        "gauge",
-        "higher",
-        "Pages that objects hold",
-        read=_of_device(lambda device: device.resident_pages),
-    )
-    yield Metric(
-        "xe_free_pages_at_eviction_median",
-        "pages",
-        "gauge",
-        "neither",
-        "Free pages of the machine as an eviction begins, median; 0 without an eviction",
-        read=_of_device(lambda device: median_low(device.stats.free_pages_at_eviction or [0])),
-    )
-    yield Metric("xe_frames", "1", "counter", "higher", "Frames of all clients, job done", read=_frames)
-    yield Metric(
-        "xe_fps_median",
-        "frames/s",
-        "ratio",
-        "higher",
-        "Frames a second since its start, median client",
-        read=_of_clients(Clients.fps_median),
-    )
-    yield Metric(
-        "xe_fps_min",
-        "frames/s",
-        "ratio",
-        "higher",
-        "Frames a second since its start, slowest client",
-        read=_of_clients(Clients.fps_min),
-    )
+    """Execs, evictions, restores, purges, frames."""
+    return all_metrics()
 
 
 @hookimpl

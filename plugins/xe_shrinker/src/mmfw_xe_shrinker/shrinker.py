@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from mmfw import SHRINK_EMPTY, SHRINK_STOP, gfp, hookimpl
 from mmfw.sched import PF_KSWAPD
 from mmfw_xe_shrinker.bo import MemType
+from mmfw_xe_shrinker.compact import CompactionBody
+from mmfw_xe_shrinker.device import Evictor
 
 if TYPE_CHECKING:
-    from mmfw import ShrinkControl
+    from mmfw import CompactionScan, ShrinkControl
     from mmfw_xe_shrinker.bo import XeBo, XeVm
     from mmfw_xe_shrinker.device import XeDevice
 
@@ -25,14 +27,27 @@ class XeShrinker:
     abort_on_ebusy : bool
         Whether an object's negative answer ends the walk and hides what the walk freed, as in 6.15 to 7.1.
         In the purge-only pass every object that is not purgeable answers -EBUSY.
+    staged_walk : bool
+        Whether idle objects go before active ones, as since 6.17; see `mmfw_xe_shrinker.kernels`.
+    compaction : CompactionBody, optional
+        What it gives up to compaction; by default purgeable objects, and to a scan that must free its working set.
     """
 
     seeks = 2
     batch = 0
 
-    def __init__(self, device: XeDevice, *, abort_on_ebusy: bool = True) -> None:
+    def __init__(
+        self,
+        device: XeDevice,
+        *,
+        abort_on_ebusy: bool = True,
+        staged_walk: bool = True,
+        compaction: CompactionBody | None = None,
+    ) -> None:
         self._device = device
         self._abort_on_ebusy = abort_on_ebusy
+        self._staged_walk = staged_walk
+        self._compaction = compaction or CompactionBody(device, offer_working_set=True, native_order=True)
 
     @hookimpl
     def count_objects(self, sc: ShrinkControl) -> int:
@@ -46,39 +61,83 @@ class XeShrinker:
     @hookimpl
     def scan_objects(self, sc: ShrinkControl) -> int:
         """Walk the LRUs once for purgeable objects, then for any; only kswapd waits for the GPU."""
-        kswapd = bool(self._device.mm.sched.current.flags & PF_KSWAPD)
+        device = self._device
+        kswapd = bool(device.mm.sched.current.flags & PF_KSWAPD)
         can_backup = bool(sc.gfp_mask & gfp.FS)
         walk = _Walk(
-            self._device,
+            device,
             sc.nr_to_scan,
+            by=Evictor.KSWAPD if kswapd else Evictor.DIRECT,
             may_wait=kswapd,
             writeback=kswapd and bool(sc.gfp_mask & gfp.IO),
             abort_on_ebusy=self._abort_on_ebusy,
+            staged=self._staged_walk,
         )
         freed = 0
-        if self._device.purgeable_pages:
-            freed += max(0, walk.run(purge_only=True))
-        if walk.scanned < sc.nr_to_scan and can_backup:
-            freed += max(0, walk.run(purge_only=False))
+        # Awake early if it looks as if purgeable objects will not do.
+        awake = can_backup and sc.nr_to_scan > device.purgeable_pages and self._runtime_pm_get(kswapd)
+        try:
+            if device.purgeable_pages:
+                freed += max(0, walk.run(purge_only=True))
+            if walk.scanned < sc.nr_to_scan and can_backup:
+                awake = awake or self._runtime_pm_get(kswapd)
+                freed += max(0, walk.run(purge_only=False))
+        finally:
+            if awake:
+                device.pm.put()
         sc.nr_scanned = walk.scanned
         return freed if walk.scanned else SHRINK_STOP
+
+    @hookimpl
+    def compaction_scan(self, cs: CompactionScan) -> int:
+        """Purge, and back up if it must be, what compaction could use; see `mmfw_xe_shrinker.compact`."""
+        return self._compaction.run(cs)
+
+    def _runtime_pm_get(self, kswapd: bool) -> bool:
+        """Take a reference if backups may need one (``xe_shrinker_runtime_pm_get()``); returns whether it did.
+
+        A device that sleeps is woken here only by kswapd, and only if that allocates nothing; else a worker does it
+        later, and until then objects that need it are passed over.
+        """
+        device = self._device
+        if not device.flat_ccs or not device.mm.swap.get_nr_swap_pages():
+            return False
+        if device.pm.get_if_active():
+            return True
+        if kswapd and device.pm.reclaim_safe:
+            device.pm.get()
+            return True
+        device.pm.queue_resume()
+        return False
 
 
 class _Walk:
     """One scan's walks; `scanned` adds up over them, in pages."""
 
     def __init__(
-        self, device: XeDevice, to_scan: int, *, may_wait: bool, writeback: bool, abort_on_ebusy: bool
+        self,
+        device: XeDevice,
+        to_scan: int,
+        *,
+        by: Evictor,
+        may_wait: bool,
+        writeback: bool,
+        abort_on_ebusy: bool,
+        staged: bool,
     ) -> None:
         self.scanned = 0
         self._device = device
         self._to_scan = to_scan
+        self._by = by
+        self._staged = staged
         self._may_wait = may_wait
         self._writeback = writeback
         self._abort = abort_on_ebusy
 
     def run(self, *, purge_only: bool) -> int:
         """Idle objects, then active ones if the caller may wait, then writeback (``xe_shrinker_walk()``).
+
+        Before 6.17 one walk, in which the caller waits if it may.
 
         Writeback changes nothing here, for the swap device writes as soon as it can; the stage is still a
         third look at the lists, as it is since 6.17.
@@ -88,6 +147,8 @@ class _Walk:
         int
             Pages freed, or a negative errno if an object ended a stage.
         """
+        if not self._staged:
+            return self._stage(purge_only, no_wait_gpu=not self._may_wait)
         freed = self._stage(purge_only, no_wait_gpu=True)
         if freed < 0 or self.scanned >= self._to_scan:
             return freed
@@ -161,5 +222,8 @@ class _Walk:
     def _shrink(self, bo: XeBo, purge_only: bool) -> int:
         if purge_only and not bo.purgeable:
             return -errno.EBUSY
+        freed = self._device.shrink_bo(bo, by=self._by)
+        if freed is None:
+            return 0  # the device sleeps; not even counted as scanned
         self.scanned += bo.num_pages
-        return self._device.shrink_bo(bo)
+        return freed
