@@ -82,3 +82,11 @@ def test_blocks_of_every_order_and_single_pages(bench):
     assert ttm_pool_backup(b.pool, tt, purge=False) == tt.num_pages
     assert (tt.nr_held, b.mm.swap.nr_shmem, b.free_pages()) == (0, tt.num_pages, before)
     b.mm.check_memory()
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_writeback_on_request_writes_the_copies_at_once(bench, native):
+    for writeback, written in ((False, 0), (True, 512)):
+        b = bench(dma32=ONE_LARGE, nr_swap_pages=10_000, backup_native_order=native)
+        assert ttm_pool_backup(b.pool, large_object(b), purge=False, writeback=writeback) == 512
+        assert b.mm.vmstat.as_dict()["pswpout"] == written

@@ -100,6 +100,27 @@ def test_policy_answers_the_mask(bench, tmp_path: Path):
         ttm_pool_alloc(b.pool, TtmTt(8), CTX)
 
 
+def test_policy_skips_orders_and_hears_what_came_of_the_others(bench, tmp_path: Path):
+    policy = tmp_path / "backoff.py"
+    policy.write_text(
+        "from mmfw import hookimpl\n"
+        "from mmfw_ttm_pool import SKIP_ORDER\n"
+        "heard = []\n"
+        "@hookimpl(optionalhook=True)\n"
+        "def ttm_pool_gfp_mask(order, flags):\n"
+        "    return SKIP_ORDER if order > 4 or order == 0 else None\n"
+        "@hookimpl(optionalhook=True)\n"
+        "def ttm_pool_asked(pool, order, nr_wanted, nr_got):\n"
+        "    pool.heard = [*getattr(pool, 'heard', []), (order, nr_wanted, nr_got)]\n"
+    )
+    b = bench(dma32=SMALL_BLOCKS, files=(policy,))
+    tt = TtmTt(512 + 2)
+    assert ttm_pool_alloc(b.pool, tt, CTX)
+    assert [order for order, _ in b.asked] == [9, 8, 7, 6, 5, 4, 3, 1]
+    assert b.pool.heard == [(4, 32, 0), (3, 64, 64), (1, 1, 1)]
+    assert orders(tt) == [(3, 64), (1, 1)]
+
+
 def test_policy_that_names_no_argument_of_the_hook_is_refused(bench, tmp_path: Path):
     policy = tmp_path / "wrong.py"
     policy.write_text("from mmfw import hookimpl\n@hookimpl\ndef ttm_pool_gfp_mask(odrer): return None\n")

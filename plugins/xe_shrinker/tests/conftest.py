@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,9 +134,10 @@ def bench() -> Iterator[Callable[..., Bench]]:
         started: bool = False,
         seed: int = 1,
         nr_cpus: int = 1,
+        files: tuple[Path, ...] = (),
         **xe: Any,
     ) -> Bench:
-        plugins = load(["xe"])
+        plugins = load(["xe"], files)
         state = machine_from_ram(ram, nr_cpus).node_state(0)
         if dma32 is not None:
             state = with_buddyinfo(state, {"DMA32": dma32, "DMA": [0] * 11}, 0.3, seed, "test")

@@ -207,6 +207,15 @@ def test_walk_by_kernel(kernel, staged):
     assert XE_KERNELS[kernel].staged_walk is staged
 
 
+@pytest.mark.parametrize(("staged", "written"), [(True, 0), (False, 64)])
+def test_idle_objects_are_not_written_at_once_since_there_are_stages(bench, staged, written):
+    b = bench(started=True)
+    b.call(lambda: b.vm("idle", 64))
+    b.idle()
+    assert b.scan(64, staged_walk=staged) == (64, 64)
+    assert b.mm.vmstat.as_dict()["pswpout"] == written
+
+
 def test_kswapd_waits_for_the_job(bench):
     b = bench(started=True)
     vm = b.call(lambda: b.vm("a", 64))

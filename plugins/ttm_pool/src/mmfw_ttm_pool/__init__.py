@@ -2,10 +2,12 @@
 
 from mmfw_ttm_pool.alloc import OperationCtx, ttm_pool_alloc, ttm_pool_free
 from mmfw_ttm_pool.backup import ttm_pool_backup, ttm_pool_drop_backed_up, ttm_pool_restore_and_alloc
+from mmfw_ttm_pool.hookspecs import SKIP_ORDER
 from mmfw_ttm_pool.pool import TtmPool
 from mmfw_ttm_pool.tt import Caching, TtmTt, page_pfns_of
 
 __all__ = [
+    "SKIP_ORDER",
     "Caching",
     "OperationCtx",
     "TtmPool",

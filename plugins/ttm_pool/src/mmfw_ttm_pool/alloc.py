@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmfw import gfp
+from mmfw_ttm_pool.hookspecs import SKIP_ORDER
 from mmfw_ttm_pool.kernels import TtmKernel
 from mmfw_ttm_pool.pool import NR_PAGE_ORDERS, TtmPool
 from mmfw_ttm_pool.tt import BlockRun, Caching, TtmTt
@@ -110,7 +111,12 @@ def climb_down(
                     order_gfp_mask(base, order, rules=pool.rules, beneficial_order=pool.beneficial_order),
                 )
                 mask_order = order
+            if mask == SKIP_ORDER and order:
+                order -= 1
+                allow_pools = True
+                continue
             run, from_pool = BlockRun(order, mm.alloc_pages_batch(mask, order, wanted)), False
+            pool.asked(order, wanted, len(run.pfns))
             if tt.zero_alloc:
                 # What comes out of a pool was cleared on its way in.
                 mm.charge(run.nr_pages * mm.sched.costs.zero_page, "ttm zero")

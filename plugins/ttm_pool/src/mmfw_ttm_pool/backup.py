@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 RESTORE_BATCH: Final = 64
 
 
-def ttm_pool_backup(pool: TtmPool, tt: TtmTt, *, purge: bool, native_order: bool | None = None) -> int:
+def ttm_pool_backup(
+    pool: TtmPool, tt: TtmTt, *, purge: bool, writeback: bool = False, native_order: bool | None = None
+) -> int:
     """Back up an object, or drop its content (``ttm_pool_backup()``).
 
     Purged blocks go to the page allocator at their own order, past the pools. A backup splits each block and frees
@@ -31,6 +33,8 @@ def ttm_pool_backup(pool: TtmPool, tt: TtmTt, *, purge: bool, native_order: bool
         The pool, and the object.
     purge : bool
         Drop the content.
+    writeback : bool
+        Have each copy written to the swap device at once.
     native_order : bool, optional
         In place of ``pool.backup_native_order``.
 
@@ -55,23 +59,23 @@ def ttm_pool_backup(pool: TtmPool, tt: TtmTt, *, purge: bool, native_order: bool
     whole = pool.backup_native_order if native_order is None else native_order
     before = tt.nr_held
     if whole:
-        _back_up_whole_blocks(pool, tt)
+        _back_up_whole_blocks(pool, tt, writeback)
     else:
-        _back_up_pages(pool, tt, room)
+        _back_up_pages(pool, tt, room, writeback)
     return before - tt.nr_held or -errno.ENOMEM
 
 
-def _back_up_pages(pool: TtmPool, tt: TtmTt, room: int) -> None:
+def _back_up_pages(pool: TtmPool, tt: TtmTt, room: int, writeback: bool) -> None:
     """Split the blocks that are needed, then copy and free page by page; what is left stays in ``tt.runs``."""
     pages, whole = split_for_swap(pool, tt.runs, room)
     tt.runs = [BlockRun(0, pages), *whole]
-    backup = pool.mm.swap.backup(pages)
+    backup = pool.mm.swap.backup(pages, writeback=writeback)
     left = pages[backup.nr_pages :]
     tt.runs = [BlockRun(0, left), *whole] if len(left) else whole
     _keep(tt, backup)
 
 
-def _back_up_whole_blocks(pool: TtmPool, tt: TtmTt) -> None:
+def _back_up_whole_blocks(pool: TtmPool, tt: TtmTt, writeback: bool) -> None:
     """Copy block by block and free each whole; where that fails midway, go on with single pages, as before the change.
 
     The pages copied so far are free by then, so that the others can follow them one by one. Blocks after such a
@@ -81,7 +85,7 @@ def _back_up_whole_blocks(pool: TtmPool, tt: TtmTt) -> None:
     while tt.runs:
         run, rest = tt.runs[0], tt.runs[1:]
         if run.order == 0:
-            backup = swap.backup(run.pfns)
+            backup = swap.backup(run.pfns, writeback=writeback)
             left = run.pfns[backup.nr_pages :]
             tt.runs = [BlockRun(0, left), *rest] if len(left) else rest
             _keep(tt, backup)
@@ -91,7 +95,7 @@ def _back_up_whole_blocks(pool: TtmPool, tt: TtmTt) -> None:
         pfn = int(run.pfns[0])
         if len(run.pfns) > 1:
             rest = [BlockRun(run.order, run.pfns[1:]), *rest]
-        backup = swap.backup_block(pfn, run.order)
+        backup = swap.backup_block(pfn, run.order, writeback=writeback)
         _keep(tt, backup)
         copied = backup.nr_pages
         if not copied:

@@ -48,7 +48,7 @@ class _Registered:
 
 @hookimpl
 def mmfw_addhooks(pluginmanager: HookPublisher) -> None:
-    """Publish ``ttm_pool_gfp_mask``."""
+    """Publish ``ttm_pool_gfp_mask`` and ``ttm_pool_asked``."""
     pluginmanager.add_hookspecs(TtmSpec)
 
 
@@ -70,6 +70,7 @@ def mmfw_module_init(mm: Mm, params: TtmParams) -> None:
         limit,
         beneficial,
         mm.hook("ttm_pool_gfp_mask"),
+        mm.hook("ttm_pool_asked"),
         backup_native_order=params.backup_native_order,
     )
     held = HeldBlocks(mm)

@@ -132,6 +132,8 @@ class TtmPool:
         Above it a request does without direct reclaim; 0 for none.
     gfp_hook : callable
         Caller of ``ttm_pool_gfp_mask``; answers None or a mask.
+    asked_hook : callable
+        Caller of ``ttm_pool_asked``.
     backup_native_order : bool
         Whether a backup frees blocks whole, as proposed, not page by page.
 
@@ -149,6 +151,7 @@ class TtmPool:
         page_pool_size: int,
         beneficial_order: int,
         gfp_hook: Callable[[TtmPool, int, int], int | None],
+        asked_hook: Callable[[TtmPool, int, int, int], object],
         *,
         backup_native_order: bool = False,
     ) -> None:
@@ -159,6 +162,7 @@ class TtmPool:
         self.allocated_pages = 0
         self.rules = TTM_KERNELS[mm.kernel]
         self._gfp_hook = gfp_hook
+        self._asked_hook = asked_hook
         self._types: dict[tuple[Caching, bool, int], PoolType] = {}
         # ttm_pool_mgr_init(): order by order, both caching classes, then both of DMA32.
         for order in range(NR_PAGE_ORDERS):
@@ -176,6 +180,10 @@ class TtmPool:
         """Mask of a system allocation: a policy's answer to ``ttm_pool_gfp_mask``, else `flags`."""
         answer = self._gfp_hook(self, order, flags)
         return flags if answer is None else answer
+
+    def asked(self, order: int, nr_wanted: int, nr_got: int) -> None:
+        """Tell policies what became of system allocations (``ttm_pool_asked``)."""
+        self._asked_hook(self, order, nr_wanted, nr_got)
 
     def select_type(self, caching: Caching, dma32: bool, order: int) -> PoolType | None:
         """Pool of a class and order; None for cached pages, which have none (``ttm_pool_select_type()``)."""

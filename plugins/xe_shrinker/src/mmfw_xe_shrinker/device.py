@@ -337,7 +337,12 @@ class XeDevice:
         )
 
     def shrink_bo(
-        self, bo: XeBo, *, by: Evictor = Evictor.DIRECT, native_order: bool | None = None
+        self,
+        bo: XeBo,
+        *,
+        by: Evictor = Evictor.DIRECT,
+        writeback: bool = False,
+        native_order: bool | None = None,
     ) -> int | None:
         """Purge or back up one object whose reservation is held (``xe_bo_shrink()``).
 
@@ -349,7 +354,7 @@ class XeDevice:
             A populated object that is not pinned.
         by : Evictor
             Who asks.
-        native_order : bool, optional
+        writeback, native_order : bool
             As in ``ttm_pool_backup()``.
 
         Returns
@@ -358,15 +363,15 @@ class XeDevice:
             Pages given up, or a negative errno; None if it was not touched, for the device sleeps.
         """
         if not self.needs_rpm(bo):
-            return self._shrink_bo(bo, by, native_order)
+            return self._shrink_bo(bo, by, writeback, native_order)
         if not self.pm.get_if_active():
             return None
         try:
-            return self._shrink_bo(bo, by, native_order)
+            return self._shrink_bo(bo, by, writeback, native_order)
         finally:
             self.pm.put()
 
-    def _shrink_bo(self, bo: XeBo, by: Evictor, native_order: bool | None) -> int:
+    def _shrink_bo(self, bo: XeBo, by: Evictor, writeback: bool, native_order: bool | None) -> int:
         if bo.vm.fence is not None:
             bo.vm.fence.wait()
         if bo.mem_type is MemType.TT:
@@ -377,7 +382,7 @@ class XeDevice:
         # Off the LRU before pages go: another task may walk it while this one sleeps in the backup.
         bo.vm.lru[bo.mem_type].pop(bo, None)
         pages = page_pfns_of(bo.tt.runs)
-        freed = self._purge(bo) if bo.purgeable else self._back_up(bo, by, native_order)
+        freed = self._purge(bo) if bo.purgeable else self._back_up(bo, by, writeback, native_order)
         if freed < 0:
             self._account(bo, +1)
             bo.vm.lru[bo.mem_type][bo] = None
@@ -394,11 +399,13 @@ class XeDevice:
         self.stats.purged_pages += freed
         return freed
 
-    def _back_up(self, bo: XeBo, by: Evictor, native_order: bool | None) -> int:
+    def _back_up(self, bo: XeBo, by: Evictor, writeback: bool, native_order: bool | None) -> int:
         free = self.mm.global_free_pages()
         # A reclaimer is PF_MEMALLOC: the copies may use the reserves and never reclaim on their own.
         with self.mm.sched.memalloc_noreclaim():
-            freed = ttm_pool_backup(self.pool, bo.tt, purge=False, native_order=native_order)
+            freed = ttm_pool_backup(
+                self.pool, bo.tt, purge=False, writeback=writeback, native_order=native_order
+            )
         if freed < 0:
             return freed
         self.stats.bo_evictions += 1

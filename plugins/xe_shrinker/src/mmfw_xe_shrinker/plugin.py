@@ -14,6 +14,7 @@ from mmfw_ttm_pool import Caching, TtmPool
 from mmfw_xe_shrinker.clients import AquariumParams, Clients, webgl_aquarium_client
 from mmfw_xe_shrinker.compact import CompactionBody
 from mmfw_xe_shrinker.device import LEDGER_NAME, XeDevice
+from mmfw_xe_shrinker.hookspecs import XeSpec
 from mmfw_xe_shrinker.kernels import XE_KERNELS
 from mmfw_xe_shrinker.metrics import all_metrics
 from mmfw_xe_shrinker.pm import XePm
@@ -22,6 +23,7 @@ from mmfw_xe_shrinker.workloads import ChurnParams, ClientParams, xe_churn, xe_c
 
 if TYPE_CHECKING:
     from mmfw import Mm
+    from mmfw.hookspecs import HookPublisher
     from mmfw.mm.shrinker import Shrinker
 
 NSEC_PER_USEC: Final = 1_000
@@ -67,6 +69,12 @@ class _Registered:
 
 
 @hookimpl
+def mmfw_addhooks(pluginmanager: HookPublisher) -> None:
+    """Publish ``xe_can_backup``."""
+    pluginmanager.add_hookspecs(XeSpec)
+
+
+@hookimpl
 def mmfw_plugin_params() -> type[BaseModel]:
     """Parameters of the model."""
     return XeParams
@@ -96,6 +104,7 @@ def mmfw_module_init(mm: Mm, params: XeParams) -> None:
             offer_working_set=params.compaction_scan_working_set,
             native_order=params.compaction_scan_native_order,
         ),
+        can_backup_hook=mm.hook("xe_can_backup"),
     )
     mm.ledger.hold(LEDGER_NAME, lambda: device.resident_pages)
     mm.attached.put(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mmfw import SHRINK_EMPTY, SHRINK_STOP, gfp, hookimpl
@@ -31,6 +32,8 @@ class XeShrinker:
         Whether idle objects go before active ones, as since 6.17; see `mmfw_xe_shrinker.kernels`.
     compaction : CompactionBody, optional
         What it gives up to compaction; by default purgeable objects, and to a scan that must free its working set.
+    can_backup_hook : callable, optional
+        Caller of ``xe_can_backup``; nobody answers by default.
     """
 
     seeks = 2
@@ -43,10 +46,12 @@ class XeShrinker:
         abort_on_ebusy: bool = True,
         staged_walk: bool = True,
         compaction: CompactionBody | None = None,
+        can_backup_hook: Callable[[XeDevice, ShrinkControl], bool | None] | None = None,
     ) -> None:
         self._device = device
         self._abort_on_ebusy = abort_on_ebusy
         self._staged_walk = staged_walk
+        self._can_backup_hook = can_backup_hook
         self._compaction = compaction or CompactionBody(device, offer_working_set=True, native_order=True)
 
     @hookimpl
@@ -54,7 +59,7 @@ class XeShrinker:
         """Pages that could be given up; without ``__GFP_FS`` or swap only purgeable ones."""
         device = self._device
         pages = device.purgeable_pages
-        if sc.gfp_mask & gfp.FS:
+        if self._can_backup(sc):
             pages += min(device.mm.swap.get_nr_swap_pages(), device.shrinkable_pages)
         return pages or SHRINK_EMPTY
 
@@ -63,7 +68,7 @@ class XeShrinker:
         """Walk the LRUs once for purgeable objects, then for any; only kswapd waits for the GPU."""
         device = self._device
         kswapd = bool(device.mm.sched.current.flags & PF_KSWAPD)
-        can_backup = bool(sc.gfp_mask & gfp.FS)
+        can_backup = self._can_backup(sc)
         walk = _Walk(
             device,
             sc.nr_to_scan,
@@ -92,6 +97,11 @@ class XeShrinker:
     def compaction_scan(self, cs: CompactionScan) -> int:
         """Purge, and back up if it must be, what compaction could use; see `mmfw_xe_shrinker.compact`."""
         return self._compaction.run(cs)
+
+    def _can_backup(self, sc: ShrinkControl) -> bool:
+        if not sc.gfp_mask & gfp.FS:
+            return False
+        return self._can_backup_hook is None or self._can_backup_hook(self._device, sc) is not False
 
     def _runtime_pm_get(self, kswapd: bool) -> bool:
         """Take a reference if backups may need one (``xe_shrinker_runtime_pm_get()``); returns whether it did.
@@ -137,10 +147,7 @@ class _Walk:
     def run(self, *, purge_only: bool) -> int:
         """Idle objects, then active ones if the caller may wait, then writeback (``xe_shrinker_walk()``).
 
-        Before 6.17 one walk, in which the caller waits if it may.
-
-        Writeback changes nothing here, for the swap device writes as soon as it can; the stage is still a
-        third look at the lists, as it is since 6.17.
+        Before 6.17 one walk, in which the caller waits, and asks for writeback, if it may.
 
         Returns
         -------
@@ -148,14 +155,14 @@ class _Walk:
             Pages freed, or a negative errno if an object ended a stage.
         """
         if not self._staged:
-            return self._stage(purge_only, no_wait_gpu=not self._may_wait)
-        freed = self._stage(purge_only, no_wait_gpu=True)
+            return self._stage(purge_only, no_wait_gpu=not self._may_wait, writeback=self._writeback)
+        freed = self._stage(purge_only, no_wait_gpu=True, writeback=False)
         if freed < 0 or self.scanned >= self._to_scan:
             return freed
-        for wanted in (self._may_wait, self._writeback):
+        for wanted, writeback in ((self._may_wait, False), (self._writeback, True)):
             if not wanted:
                 continue
-            more = self._stage(purge_only, no_wait_gpu=not self._may_wait)
+            more = self._stage(purge_only, no_wait_gpu=not self._may_wait, writeback=writeback)
             if more < 0:
                 return more
             freed += more
@@ -163,7 +170,7 @@ class _Walk:
                 break
         return freed
 
-    def _stage(self, purge_only: bool, *, no_wait_gpu: bool) -> int:
+    def _stage(self, purge_only: bool, *, no_wait_gpu: bool, writeback: bool) -> int:
         """SYSTEM, then TT, oldest object first (``__xe_shrinker_walk()``).
 
         Having scanned enough ends the walk of one memory type only, as in the kernel's nested loop.
@@ -177,7 +184,7 @@ class _Walk:
                 if vm.resv.is_locked() or (no_wait_gpu and vm.is_active):
                     looked_at += len(vm.lru[mem_type])
                     continue
-                ret, tried = self._walk_vm(vm, mem_type, purge_only, no_wait_gpu)
+                ret, tried = self._walk_vm(vm, mem_type, purge_only, no_wait_gpu, writeback)
                 looked_at += tried
                 if ret < 0:
                     self._charge(looked_at)
@@ -191,7 +198,9 @@ class _Walk:
     def _charge(self, looked_at: int) -> None:
         self._device.mm.charge(looked_at * self._device.mm.sched.costs.scan_object, "xe shrinker walk")
 
-    def _walk_vm(self, vm: XeVm, mem_type: MemType, purge_only: bool, no_wait_gpu: bool) -> tuple[int, int]:
+    def _walk_vm(
+        self, vm: XeVm, mem_type: MemType, purge_only: bool, no_wait_gpu: bool, writeback: bool
+    ) -> tuple[int, int]:
         """Neighbours on the LRU that share a reservation; whoever holds it keeps all of them.
 
         Returns
@@ -209,7 +218,7 @@ class _Walk:
                 # Looked at again under the lock: the walk may have slept since it took the list.
                 if bo not in vm.lru[mem_type] or (no_wait_gpu and vm.is_active):
                     continue
-                ret = self._shrink(bo, purge_only)
+                ret = self._shrink(bo, purge_only, writeback)
             finally:
                 vm.resv.unlock()
             if ret < 0 and self._abort:
@@ -219,10 +228,10 @@ class _Walk:
                 break
         return freed, tried
 
-    def _shrink(self, bo: XeBo, purge_only: bool) -> int:
+    def _shrink(self, bo: XeBo, purge_only: bool, writeback: bool) -> int:
         if purge_only and not bo.purgeable:
             return -errno.EBUSY
-        freed = self._device.shrink_bo(bo, by=self._by)
+        freed = self._device.shrink_bo(bo, by=self._by, writeback=writeback)
         if freed is None:
             return 0  # the device sleeps; not even counted as scanned
         self.scanned += bo.num_pages
