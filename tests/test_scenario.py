@@ -134,13 +134,15 @@ def test_one_changed_character_is_read_or_refused(at, char):
         assert "fuzz.toml" in str(fault)
 
 
-KNOBS = GOOD + '\n[knobs]\nclients = "workloads.0.count"\n'
+KNOBS = GOOD + '\n[knobs]\nclients = "workloads.0.count"\nboth = ["clients", "rate"]\n'
 
 
 @pytest.mark.parametrize(
     ("key", "value", "read"),
     [
         ("clients", 20, lambda s: s.workloads[0].count),
+        ("both", 8, lambda s: s.workloads[0].count),
+        ("both", 8, lambda s: s.workloads[0].params["rate"]),
         ("rate", 9, lambda s: s.workloads[0].params["rate"]),
         ("fragmentation", "none", lambda s: s.state.fragmentation),
         ("unmovable_block_fraction", 0.5, lambda s: s.state.unmovable_block_fraction),
@@ -165,3 +167,10 @@ def test_overriding_a_malformed_file_still_names_the_fault(text):
     with pytest.raises(InputError) as fault:
         parse_scenario(f"{head}\n{text}\n", "small.toml", {"rate": 3, "fragmentation": "none", "count": 2})
     assert "small.toml" in str(fault.value) or "--set" in str(fault.value)
+
+
+def test_a_knob_that_names_itself_does_not_hang():
+    text = GOOD + '\n[knobs]\nrate = "rate"\nround = ["round"]\n'
+    assert parse_scenario(text, "small.toml", {"rate": 2}).workloads[0].params["rate"] == 2
+    with pytest.raises(InputError, match="knob 'round' stands for itself"):
+        parse_scenario(text, "small.toml", {"round": 2})

@@ -110,8 +110,9 @@ class Scenario(_Model):
     )
     workloads: list[WorkloadSpec] = Field(default_factory=list)
     phases: list[Phase] = Field(default_factory=list, description="the run ends with the last one")
-    knobs: dict[str, str] = Field(
-        default_factory=dict, description="short names for --set: the dotted key that each stands for"
+    knobs: dict[str, str | list[str]] = Field(
+        default_factory=dict,
+        description="short names for --set: the dotted key, or keys, that each stands for",
     )
     progress: str | None = Field(None, description="counter metric that is the load's forward progress")
     default_for: list[str] = Field(
@@ -226,7 +227,7 @@ def parse_scenario(text: str, file: str, overrides: dict[str, Any] | None = None
         raise InputError(message, file=file, line=_line_of(text, first["loc"])) from None
 
 
-def _override(data: dict[str, Any], key: str, value: Any) -> None:
+def _override(data: dict[str, Any], key: str, value: Any, within: tuple[str, ...] = ()) -> None:
     """Put a value at a dotted key; ``xe.n`` means ``params.xe.n``.
 
     A bare name is a knob of the scenario, one of its own keys, or stands for that key wherever the file has it: in the
@@ -234,8 +235,15 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
     """
     knobs = data.get("knobs", {})
     knobs = knobs if isinstance(knobs, dict) else {}
-    if isinstance(knobs.get(key), str):
-        key = knobs[key]
+    meant = knobs.get(key)
+    if isinstance(meant, list):
+        if key in within:
+            raise InputError(f"--set {within[0]}: knob {key!r} stands for itself")
+        for each in meant:
+            _override(data, str(each), value, (*within, key))
+        return
+    if isinstance(meant, str) and meant != key:
+        key = meant
     parts = key.split(".")
     if len(parts) == 1 and key not in Scenario.model_fields:
         tables = _tables_with(data, key)
