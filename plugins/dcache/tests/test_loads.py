@@ -9,7 +9,12 @@ from mmfw import InputError
 from mmfw.scenario import load_scenario
 from mmfw.sched import TaskState
 from mmfw.testing import make_mm
-from mmfw_dcache.plugin import mmfw_register_metrics, mmfw_register_workloads
+from mmfw_dcache.plugin import (
+    DcacheParams,
+    mmfw_module_init,
+    mmfw_register_metrics,
+    mmfw_register_workloads,
+)
 from mmfw_dcache.storms import CreateParams, Popularity, StatParams, WalkParams
 
 SECOND = 1_000_000_000
@@ -113,6 +118,8 @@ def test_a_load_without_names_or_without_a_filesystem_is_refused(mount):
         LOADS["stat-storm"].run(mount().sb.mm, StatParams())
     with pytest.raises(InputError, match="load plugin dcache"):
         LOADS["tree-walk"].run(make_mm("128M"), WalkParams())
+    with pytest.raises(InputError, match="initial_absent want some 141210 pages"):
+        mmfw_module_init(make_mm("256M"), DcacheParams(initial_files=300_000, initial_absent=1_000_000))
     with pytest.raises(ValueError, match="pinned_percent"):
         CreateParams(pinned_percent=101)
 

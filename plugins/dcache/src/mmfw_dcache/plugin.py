@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from mmfw import Metric, PluginInfo, Workload, hookimpl
-from mmfw_dcache.filesystems import FILESYSTEMS, FsName
+from mmfw import InputError, Metric, PluginInfo, Workload, hookimpl
+from mmfw_dcache.filesystems import DENTRY_SIZE, FILESYSTEMS, FsName
 from mmfw_dcache.pressure import PressureParams, reclaim_objects
 from mmfw_dcache.shrinker import SlabPageSuperShrinker, SuperShrinker
 from mmfw_dcache.storms import (
@@ -60,6 +60,16 @@ class DcacheParams(BaseModel):
     )
 
 
+def _refuse_if_too_many(mm: Mm, nr_pages: int) -> None:
+    """An initial state is not made by reclaim: it must fit into what is free above the high watermarks."""
+    room = mm.global_free_pages() - sum(zone.watermark[2] for zone in mm.pgdat.node_zones)
+    if nr_pages > room:
+        raise InputError(
+            f"params.dcache.initial_files and initial_absent want some {nr_pages} pages, but {room} are free; make them "
+            'smaller, the machine larger, or initial_memory "resident"'
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Registered:
     shrinker: Shrinker
@@ -78,6 +88,9 @@ def mmfw_module_init(mm: Mm, params: DcacheParams) -> None:
     tree = Tree(sb)
     nr_names = params.initial_files + params.initial_absent
     nr_directories = -(-nr_names // params.files_per_directory)
+    if params.initial_memory == "free":
+        nr_bytes = nr_names * DENTRY_SIZE + params.initial_files * FILESYSTEMS[params.fs].inode_size
+        _refuse_if_too_many(mm, nr_bytes // 4096)
     if params.initial_memory == "resident":
         sb.dentries.stock(nr_names + nr_directories)
         sb.inodes.stock(params.initial_files + nr_directories)
