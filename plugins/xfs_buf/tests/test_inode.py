@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmfw import SHRINK_EMPTY, SHRINK_STOP, ShrinkControl, gfp
-from mmfw_xfs_buf import XfsInodegcShrinker, XfsSuperShrinker
+from mmfw import SHRINK_EMPTY, SHRINK_STOP, InputError, ShrinkControl, gfp
+from mmfw.testing import make_mm
+from mmfw_xfs_buf import XfsInodegcShrinker, XfsMount, XfsSuperShrinker
 from mmfw_xfs_buf.ail import RECLAIM_WORK_NS
 from mmfw_xfs_buf.inode import ABSENT, ACTIVE, NEED_INACTIVE, RECLAIMABLE
+from mmfw_xfs_buf.params import XfsParams
 
 
 def use(b, inos, *, change: bool = False, dqid: int = -1):
@@ -202,6 +204,14 @@ def test_many_queued_inodes_do_not_wait_for_the_jiffy(bench):
     b.call(remove)
     b.sched.run(b.sched.now + 1_000_000)
     assert b.mount.inodegc.inactivated == 34
+
+
+def test_two_plugins_cannot_both_have_the_inodes():
+    mm = make_mm("256M", kernel="7.1")
+    mm.slab.kmem_cache_create("xfs_inode", 1000)
+    with pytest.raises(InputError, match=r"dcache\.fs"):
+        XfsMount(mm, XfsParams())
+    mm.sched.close()
 
 
 def test_no_such_inode(bench):

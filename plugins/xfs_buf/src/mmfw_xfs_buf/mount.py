@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmfw import SHRINK_EMPTY, SHRINK_STOP, gfp, hookimpl
+from mmfw import SHRINK_EMPTY, SHRINK_STOP, InputError, gfp, hookimpl
 from mmfw_xfs_buf.ail import ReclaimWorker, Xfsaild
 from mmfw_xfs_buf.buftarg import LEDGER, XfsBuftarg
 from mmfw_xfs_buf.disk import MetaDisk
@@ -67,6 +67,11 @@ class XfsMount:
     params : XfsParams
         What the user set.
 
+    Raises
+    ------
+    InputError
+        Another plugin models the inodes of XFS.
+
     Attributes
     ----------
     disk : MetaDisk
@@ -87,6 +92,11 @@ class XfsMount:
 
     def __init__(self, mm: Mm, params: XfsParams) -> None:
         kernel = XFS_KERNELS[mm.kernel]
+        if any(cache.name == "xfs_inode" for cache in mm.slab.caches):
+            raise InputError(
+                'plugin xfs: another plugin has XFS inodes already (dcache does with dcache.fs = "xfs"); '
+                "give it another filesystem, or leave one of the two out"
+            )
         self._mm = mm
         self._next_daddr = 0
         self.nr_ags = params.nr_ags

@@ -68,8 +68,8 @@ def read_paths(
 def _read_below(buftarg: XfsBuftarg, above: NDArray[np.int64], daddr: int, level: Level) -> int:
     """Read one buffer of a path while those above it are held; 1 if it had to be made."""
     missed = int(buftarg.lookup(np.array([daddr]))[0] < 0)
-    held = buftarg.lookup(above)
-    held = held[held >= 0]
+    found = buftarg.lookup(above)
+    held = found[found >= 0]
     buftarg.hold_all(held)
     slot = buftarg.read(daddr, *level)
     buftarg.set_ref(slot)
