@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from mmfw import CompactionScan, MigrateMode, ScanPhase
 from mmfw.gfp import GFP_KERNEL
+from mmfw_deferred_split import zero_filled
 
 ALTERNATE = range(0, 512, 2)
 FIRST_HALF = range(256)
@@ -85,3 +87,21 @@ def test_compaction_is_given_runs_of_its_order_in_its_range(bench):
     assert wants(b, 4) == (256, 3)
     assert b.queue == tuple(alternate)
     assert wants(b, 4) == (0, 2)
+
+
+@pytest.mark.parametrize(("opportunistic", "freed"), [(True, 0), (False, 448)])
+def test_underused_ones_are_split_for_compaction_only_where_memory_must_be_found(bench, opportunistic, freed):
+    b = bench("7.1", max_ptes_none=400)
+    vma, _ = b.heap(1)
+    zero_filled(b.mm).mark(vma, np.arange(64, 512))
+    assert wants(b, 8, opportunistic=opportunistic) == (freed, 1)
+    # Pages 256 to 511 are a run of order 8, but no run is as large as the huge page.
+    assert b.count() == (0 if freed else 1)
+
+
+def test_the_rule_of_order_counts_zero_filled_runs_too(bench):
+    b = bench("7.1", order_aware=True, max_ptes_none=400)
+    vma, _ = b.heap(1)
+    zero_filled(b.mm).mark(vma, np.arange(64, 512))
+    assert [b.count(order) for order in (1, 8, 9)] == [1, 1, 0]
+    assert b.scan(1, 8) == 1
