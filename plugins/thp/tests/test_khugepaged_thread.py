@@ -11,14 +11,15 @@ def test_eight_blocks_every_ten_seconds(bench):
     b = bench()
     b.spawn(b.small_heap(20))
     b.run(1)
-    # The first huge page fault wakes it. The mapping that has it is passed as well, so a go ends one block early.
-    first = b.metric("thp_khugepaged_collapsed")
-    assert first == b.vmstat("thp_collapse_alloc")
-    for _ in range(2):
+    # The first huge page fault wakes it, before the heap is there.
+    assert b.metric("thp_khugepaged_collapsed") == b.vmstat("thp_collapse_alloc") <= 8
+    done = []
+    for _ in range(3):
         before = b.metric("thp_khugepaged_collapsed")
-        b.run(9.9)
-        assert b.metric("thp_khugepaged_collapsed") - before in (7, 8)
-        b.run(0.1)
+        b.run(10)
+        done.append(b.metric("thp_khugepaged_collapsed") - before)
+    # The mapping that had the fault comes before the heap: one block of the first go is huge already.
+    assert done == [7, 8, 5]
 
 
 def test_a_go_takes_as_many_pages_as_it_is_told(bench):

@@ -144,7 +144,12 @@ class Khugepaged:
         return tried, result
 
     def _mappings(self, task: Task) -> list[Vma]:
-        mine = [vma for vma in self._mm.memory.vmas if vma.task is task]
+        """Mappings of an address space that end behind the cursor, by address."""
+        mine = [
+            vma
+            for vma in self._mm.memory.vmas
+            if vma.task is task and vma.base_slot + vma.nr_pages > self._address
+        ]
         return sorted(mine, key=lambda vma: vma.base_slot)
 
     def _next_mm_slot(self, task: Task) -> None:
