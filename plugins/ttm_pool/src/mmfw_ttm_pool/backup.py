@@ -9,7 +9,7 @@ import numpy as np
 
 from mmfw_ttm_pool.alloc import OperationCtx, climb_down, free_run
 from mmfw_ttm_pool.pool import TtmPool
-from mmfw_ttm_pool.tt import BlockRun, Pfns, TtmTt, nr_pages_of
+from mmfw_ttm_pool.tt import BlockRun, Pfns, TtmTt, joined, nr_pages_of
 
 if TYPE_CHECKING:
     from mmfw.mm.swap import Backup
@@ -152,7 +152,7 @@ def ttm_pool_restore_and_alloc(pool: TtmPool, tt: TtmTt, ctx: OperationCtx) -> b
         return False
     assert not tt.backups
     assert not tt.runs
-    tt.runs, tt.restored = tt.restored, []
+    tt.runs, tt.restored = joined(tt.restored), []
     assert tt.nr_held == tt.num_pages
     return True
 

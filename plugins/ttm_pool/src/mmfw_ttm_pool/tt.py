@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,17 @@ class BlockRun:
 
     order: int
     pfns: Pfns
+    _span: list[tuple[int, int]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Lowest pfn of its blocks, and the one behind the highest; (0, 0) without blocks. Computed once."""
+        if not self._span:
+            low, high = (
+                (int(self.pfns.min()), int(self.pfns.max())) if len(self.pfns) else (0, -(1 << self.order))
+            )
+            self._span.append((low, high + (1 << self.order)))
+        return self._span[0]
 
     @property
     def nr_pages(self) -> int:
@@ -54,6 +66,14 @@ class BlockRun:
 def nr_pages_of(runs: Sequence[BlockRun]) -> int:
     """Pages in all blocks of some runs."""
     return sum(run.nr_pages for run in runs)
+
+
+def joined(runs: Sequence[BlockRun]) -> list[BlockRun]:
+    """The same blocks in as few runs as their orders allow."""
+    return [
+        BlockRun(order, np.concatenate([run.pfns for run in group]))
+        for order, group in groupby(runs, key=lambda run: run.order)
+    ]
 
 
 def page_pfns_of(runs: Sequence[BlockRun]) -> Pfns:
@@ -129,10 +149,14 @@ class TtmTt:
     def has_block_in(self, pfn_lo: int, pfn_hi: int, min_order: int = 0) -> bool:
         """Whether a block of at least an order begins or lies in a range of pfns, `pfn_hi` exclusive."""
         for run in self.runs:
-            if run.order >= min_order:
-                reaches = run.pfns + (1 << run.order) > pfn_lo
-                if bool((reaches & (run.pfns < pfn_hi)).any()):
-                    return True
+            low, high = run.span
+            if run.order < min_order or high <= pfn_lo or low >= pfn_hi:
+                continue
+            if low >= pfn_lo or high <= pfn_hi:
+                return True
+            reaches = run.pfns + (1 << run.order) > pfn_lo
+            if bool((reaches & (run.pfns < pfn_hi)).any()):
+                return True
         return False
 
     def adopt(self, pfns: Pfns) -> None:

@@ -55,26 +55,38 @@ class CompactionBody:
         backs_up = self._offer_working_set and not cs.opportunistic and bool(cs.gfp_mask & gfp.FS)
         if not device.purgeable_pages and not (backs_up and device.shrinkable_pages):
             return SHRINK_STOP
-        objects = [bo for bo in self._objects() if _lies_in_zone(bo, cs)]
+        may_wait = cs.mode is MigrateMode.SYNC
+        start = cs.zone.zone_start_pfn
+        end = start + cs.zone.spanned_pages
+        objects = [bo for bo in self._objects(may_wait) if bo.tt.has_block_in(start, end)]
         cs.nr_scanned = len(objects)
         device.mm.charge(len(objects) * device.mm.sched.costs.scan_object, "xe compaction scan")
+        anywhere = cs.pfn_lo <= start and cs.pfn_hi >= end
+
+        def helps(bo: XeBo) -> bool:
+            if bo.tt.has_block_in(start, end, cs.order):
+                return True
+            return not anywhere and bo.tt.has_block_in(cs.pfn_lo, cs.pfn_hi)
+
         purgeable = [bo for bo in objects if bo.purgeable]
-        order = [bo for bo in purgeable if _helps(bo, cs)]
+        order = [bo for bo in purgeable if helps(bo)]
         if not cs.opportunistic:
-            order += [bo for bo in purgeable if bo not in order]
+            order += [bo for bo in purgeable if not helps(bo)]
         if backs_up:
             order += sorted((bo for bo in objects if not bo.purgeable), key=lambda bo: -bo.tt.max_order)
         freed = 0
         for bo in order:
             if freed >= cs.nr_to_free:
                 break
-            freed += self._take(bo, may_wait=cs.mode is MigrateMode.SYNC, may_back_up=backs_up)
+            freed += self._take(bo, may_wait=may_wait, may_back_up=backs_up)
         return freed
 
-    def _objects(self) -> Iterator[XeBo]:
+    def _objects(self, may_wait: bool) -> Iterator[XeBo]:
+        """Objects as they lie on the LRUs, but for those that nothing could be done about now."""
         for mem_type in MemType:
             for vm in self._device.vms:
-                yield from tuple(vm.lru[mem_type])
+                if not vm.resv.is_locked() and (may_wait or not vm.is_active):
+                    yield from tuple(vm.lru[mem_type])
 
     def _take(self, bo: XeBo, *, may_wait: bool, may_back_up: bool) -> int:
         device, vm = self._device, bo.vm
@@ -89,17 +101,3 @@ class CompactionBody:
             return max(0, device.shrink_bo(bo, by=Evictor.COMPACTION, native_order=self._native_order) or 0)
         finally:
             vm.resv.unlock()
-
-
-def _lies_in_zone(bo: XeBo, cs: CompactionScan) -> bool:
-    start = cs.zone.zone_start_pfn
-    return bo.tt.has_block_in(start, start + cs.zone.spanned_pages)
-
-
-def _helps(bo: XeBo, cs: CompactionScan) -> bool:
-    start = cs.zone.zone_start_pfn
-    end = start + cs.zone.spanned_pages
-    if bo.tt.has_block_in(start, end, cs.order):
-        return True
-    anywhere = cs.pfn_lo <= start and cs.pfn_hi >= end
-    return not anywhere and bo.tt.has_block_in(cs.pfn_lo, cs.pfn_hi)
