@@ -186,7 +186,9 @@ def test_shadows_fill_a_batch_too(mm):
 
 def test_large_folios_go_before_the_single_pages_of_their_batch(mm):
     file = mm.page_cache.open(20, max_order=2)
-    file._add(np.array([0, 4, 5, 6, 7, 8, 12, 13, 14, 15, 16]))
+    mask = gfp.GFP_HIGHUSER_MOVABLE | gfp.COMP
+    for index, order in ((0, 0), (4, 2), (8, 0), (12, 2), (16, 0)):
+        assert file.add_folio(index, order, mask) >= 0
     pfns = file_pfns(mm, file)
     assert freed_by(mm, file.truncate)[:5] == [pfns[4], pfns[12], pfns[16], pfns[8], pfns[0]]
 

@@ -318,7 +318,8 @@ def test_what_reclaim_activates_ages_the_shadows(mm):
 
 def test_a_large_folio_is_freed_before_the_single_pages_of_its_batch(mm):
     file = mm.page_cache.open(16, max_order=3)
-    file._add(np.arange(16))
+    for index in (0, 8):
+        file.add_folio(index, 3, gfp.GFP_HIGHUSER_MOVABLE | gfp.COMP)
     small, _ = cached(mm, 2)
     heads = [p for p in lru(mm, pg.LRU_INACTIVE_FILE) if word(mm, p) & pg.ORDER_MASK]
     assert len(heads) == 2

@@ -1,8 +1,8 @@
 """The page cache: files, reads with readahead, writes, dropping (mm/filemap.c, mm/readahead.c, mm/truncate.c of 6.1).
 
 Pages of a file are order-0 folios, or larger ones where the file's mapping supports them. The nodes that index them are
-`mmfw.mm.xarray_nodes`, mapped access is `mmfw.mm.filemap_fault`. Not modelled: partial pages, and filesystem metadata;
-the size of large folios is the largest that fits, not the kernel's that grows with the window.
+`mmfw.mm.xarray_nodes`, mapped access is `mmfw.mm.filemap_fault`, writing is `mmfw.mm.filemap_write`. Not modelled:
+partial pages, and filesystem metadata.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from mmfw import gfp
 from mmfw.jit import page as pg
 from mmfw.jit.pagecache import PAGEVEC_SIZE, READ_LOCKED, READ_MARKER
 from mmfw.mm.filemap_fault import mmap_touch
+from mmfw.mm.filemap_ra import page_cache_ra_order
+from mmfw.mm.filemap_write import generic_perform_write
 from mmfw.mm.readahead import FileRaState, ondemand_readahead
 from mmfw.mm.vmstat import VmEvent
 from mmfw.mm.xarray_nodes import XA_CHUNK_SIZE
+from mmfw.state import PAGEBLOCK_ORDER
 
 if TYPE_CHECKING:
     from mmfw.mm.block import BlockDevice
@@ -40,6 +43,16 @@ class AddressSpace:
         Its nodes.
     ra : FileRaState
         What its reader read; all of them share it.
+    gfp_mask : int
+        ``mapping_gfp_mask()``.
+    max_order : int
+        Largest folio that readahead makes.
+    max_write_order : int
+        Largest folio that a write makes.
+    write_nofs : bool
+        Whether writes ask without ``__GFP_FS`` (``FGP_NOFS``).
+    folios, folio_failures : list of int
+        Folios that `add_folio` made, and those it had no memory for, by order.
     """
 
     def __init__(
@@ -51,13 +64,20 @@ class AddressSpace:
         max_order: int,
         device: BlockDevice | None,
         name: str,
+        *,
+        max_write_order: int = 0,
+        write_nofs: bool = False,
     ) -> None:
         self.nr_pages = nr_pages
         self.name = name
         self.cache = cache
         self.ra = ra
-        self._gfp_mask = gfp_mask
-        self._max_order = max_order
+        self.gfp_mask = gfp_mask
+        self.max_order = max_order
+        self.max_write_order = max_write_order
+        self.write_nofs = write_nofs
+        self.folios = [0] * (PAGEBLOCK_ORDER + 1)
+        self.folio_failures = [0] * (PAGEBLOCK_ORDER + 1)
         self._device = device
         nr_slots = -(-nr_pages // XA_CHUNK_SIZE) * XA_CHUNK_SIZE
         self.base_slot = cache.rmap.register(self, nr_slots, XA_CHUNK_SIZE)
@@ -161,19 +181,33 @@ class AddressSpace:
         if order < 0:
             return
         index, req_size = index - behind_head, req_size + behind_head
-        self.fill(*ondemand_readahead(self.ra, index, req_size, hit_marker=True, order=order, mapping=self))
+        window = ondemand_readahead(self.ra, index, req_size, hit_marker=True, order=order, mapping=self)
+        self.fill(*window, order=order)
 
-    def fill(self, first: int, nr: int) -> None:
-        """Read in the absent pages of a planned window (``page_cache_ra_unbounded()``, ``page_cache_ra_order()``).
+    def fill(self, first: int, nr: int, *, order: int = 0) -> None:
+        """Read in the absent pages of a planned window (``page_cache_ra_order()``, ``page_cache_ra_unbounded()``).
 
-        Its marker is set on the page that was planned for it if that is one of them. Where the end of the file cuts the
-        window, the marker moves forward with it, unless the file has large folios.
+        Its marker is set on the page that was planned for it if that is one of them. Where the end of the file cuts a
+        window of single pages, the marker moves forward with it.
+
+        Parameters
+        ----------
+        first, nr : int
+            The window, as `ondemand_readahead` planned it.
+        order : int
+            Order of the folio whose marker was met.
         """
-        end = min(first + nr, self.nr_pages)
+        marker, size = self.ra.marker, nr
+        if self.max_order and marker >= 0 and self.ra.size >= 4:
+            ahead = self.ra.start + self.ra.size - marker
+            first = page_cache_ra_order(self, first, nr, order)
+            if first < 0:
+                return
+            marker = first + size - ahead
+        end = min(first + size, self.nr_pages)
+        if marker >= 0:
+            marker = end - (first + size - marker)
         window = np.arange(first, end, dtype=np.int64)
-        marker = self.ra.marker
-        if marker >= 0 and (not self._max_order or self.ra.size < 4):
-            marker = end - (self.ra.start + self.ra.size - marker)
         absent = window[~self.cached(window)]
         if len(absent):
             self._add(absent, marker=marker)
@@ -216,45 +250,57 @@ class AddressSpace:
             How many there was memory for. A page that found none for its node is passed over.
         """
         cache = self.cache
-        mask = self._gfp_mask | gfp.COMP | extra_gfp
+        mask = self.gfp_mask | gfp.COMP | extra_gfp
         if nofs:
             mask &= ~gfp.FS
-        reads = self._device is not None and not cache.context.time_stands_still
-        flags = pg.PG_LOCKED if reads else 0
-        done = order = 0
+        flags = self.read_flags()
+        done = 0
         added = []
         while done < len(indices):
-            some = pfns = indices[:0]
-            if self._max_order:
-                order, some = self._folio_order(indices, done)
-            if order:
-                pfn = cache.allocator.alloc_pages(mask, order)
-                pfns = np.array([pfn] if pfn >= 0 else [], dtype=np.int64)
-                order = order if len(pfns) else 0
-            if order == 0:
-                # The page that needs a new node ends a batch: its node is allocated before the page behind it.
-                some = indices[done : done + (1 if self._max_order else 32)]
-                some = some[: self.tree.batch(some)]
-                pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
-                some = some[: len(pfns)]
+            # The page that needs a new node ends a batch: its node is allocated before the page behind it.
+            some = indices[done : done + 32]
+            some = some[: self.tree.batch(some)]
+            pfns = cache.allocator.alloc_pages_batch(mask, 0, len(some))
+            some = some[: len(pfns)]
             if len(pfns) == 0:
                 break
             done += len(some)
-            inserted = self._insert(pfns, some, order, flags, mask)
+            inserted = self.insert(pfns, some, 0, flags, mask)
             if len(inserted):
                 added.append(inserted)
                 if some[0] <= marker <= some[-1] and self._among(marker, some):
                     cache.lruvec.set_readahead(self.base_slot + marker)
         if not added:
             return 0
-        return self._read_in(added[0] if len(added) == 1 else np.concatenate(added))
+        return self.read_in(added[0] if len(added) == 1 else np.concatenate(added))
+
+    def read_flags(self) -> int:
+        """Flags of folios that are about to be read in."""
+        reads = self._device is not None and not self.cache.context.time_stands_still
+        return pg.PG_LOCKED if reads else 0
+
+    def add_folio(self, index: int, order: int, gfp_mask: int, flags: int = 0) -> int:
+        """Allocate one folio and put it at an index (``filemap_alloc_folio()``, ``filemap_add_folio()``).
+
+        Returns
+        -------
+        int
+            Its pfn; -1 if there was no memory for it or its nodes, or one of its pages is cached already.
+        """
+        pfn = self.cache.allocator.alloc_pages(gfp_mask, order)
+        (self.folios if pfn >= 0 else self.folio_failures)[order] += 1
+        if pfn < 0:
+            return -1
+        indices = np.arange(index, index + (1 << order), dtype=np.int64)
+        inserted = self.insert(np.array([pfn], dtype=np.int64), indices, order, flags, gfp_mask)
+        return pfn if len(inserted) else -1
 
     def _among(self, index: int, inserted: Indices) -> bool:
         """Whether a page is among those that were just inserted, of which a part may have been there before."""
         at = int(np.searchsorted(inserted, index))
         return bool(inserted[at] == index and self.words()[index] < pg.SLOT_SHADOW)
 
-    def _insert(self, pfns: Indices, indices: Indices, order: int, flags: int, mask: int) -> Indices:
+    def insert(self, pfns: Indices, indices: Indices, order: int, flags: int, mask: int) -> Indices:
         """Put allocated folios at absent indices, making nodes first where there are none (``__filemap_add_folio()``).
 
         With __GFP_WRITE in the mask a page that was evicted is no refault.
@@ -283,25 +329,11 @@ class AddressSpace:
             cache.lruvec.insert(pfns, slots, order=order, flags=flags, refault=not mask & gfp.WRITE)
         return pfns
 
-    def _folio_order(self, indices: Indices, at: int) -> tuple[int, Indices]:
-        """Largest folio that fits at a position of the absent pages, and its indices."""
-        order = 0
-        first = int(indices[at])
-        while order < self._max_order:
-            size = 2 << order
-            run = indices[at : at + size]
-            if first % size or len(run) < size or int(run[-1]) != first + size - 1:
-                break
-            order += 1
-        return order, indices[at : at + (1 << order)]
-
-    def _read_in(self, pfns: Indices) -> int:
+    def read_in(self, pfns: Indices) -> int:
         """Have folios read (``read_pages()``); how many pages. From a device they are locked until it is done."""
         cache = self.cache
         words = cache.lruvec.words(pfns)
-        nr_pages = (
-            int((1 << (words & pg.ORDER_MASK).astype(np.int64)).sum()) if self._max_order else len(pfns)
-        )
+        nr_pages = int((1 << (words & pg.ORDER_MASK).astype(np.int64)).sum()) if self.max_order else len(pfns)
         cache.vmstat.count(VmEvent.pgpgin, 4 * nr_pages)
         if self._device is None:
             cache.context.charge(nr_pages * cache.costs.writeback_page, "file read")
@@ -312,35 +344,8 @@ class AddressSpace:
     # --- writing, dropping ------------------------------------------------------------------------------
 
     def write(self, start: int, nr_pages: int) -> int:
-        """Write whole pages (``generic_perform_write()``): they are dirty until the flusher has written them.
-
-        That marks no page accessed, and a page that comes back to be overwritten is no refault.
-        """
-        end = min(start + nr_pages, self.nr_pages)
-        cache = self.cache
-        written = 0
-        for first in range(start, end, 32):
-            indices = np.arange(first, min(first + 32, end), dtype=np.int64)
-            self._add_for_write(indices[~self.cached(indices)])
-            words = self.words()[indices]
-            pfns = words[words < pg.SLOT_SHADOW].astype(np.int64)
-            cache.dirty(np.unique(cache.lruvec.heads(pfns)) if self._max_order else pfns)
-            cache.context.charge(len(pfns) * cache.costs.copy_page, "file write")
-            written += len(pfns)
-            cache.page_io.balance_dirty_pages()
-        return written
-
-    def _add_for_write(self, indices: Indices) -> None:
-        """``grab_cache_page_write_begin()``."""
-        mask = self._gfp_mask | gfp.COMP | gfp.WRITE
-        done = 0
-        while done < len(indices):
-            some = indices[done : done + self.tree.batch(indices[done:])]
-            pfns = self.cache.allocator.alloc_pages_batch(mask, 0, len(some))
-            if len(pfns) == 0:
-                return
-            self._insert(pfns, some[: len(pfns)], 0, 0, mask)
-            done += len(some)
+        """Write whole pages; see `mmfw.mm.filemap_write.generic_perform_write`."""
+        return generic_perform_write(self, start, nr_pages)
 
     def invalidate(self) -> int:
         """Drop clean, unmapped pages (``invalidate_mapping_pages()``, by last close or drop_caches); how many.

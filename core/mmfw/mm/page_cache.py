@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfw.costs import transfer_ns
 from mmfw.gfp import GFP_HIGHUSER_MOVABLE
 from mmfw.jit import page as pg
+from mmfw.mm.block import BlockDevice
+from mmfw.mm.dirty_folios import DirtyFolios
 from mmfw.mm.filemap import AddressSpace
 from mmfw.mm.readahead import FileRaState
 from mmfw.mm.vmstat import VmEvent, VmStat
@@ -16,7 +19,6 @@ from mmfw.sched import WaitQueue
 
 if TYPE_CHECKING:
     from mmfw.costs import CostProfile
-    from mmfw.mm.block import BlockDevice
     from mmfw.mm.context import SchedContext
     from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.page_alloc import PageAllocator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mmfw.sched import Scheduler
 
 Indices = NDArray[np.int64]
+PAGE_SIZE: Final = 4096
 
 
 class PageCache:
@@ -67,6 +70,8 @@ class PageCache:
         self.vmstat = vmstat
         self.uptodate = WaitQueue(sched, "folio_wait_locked")
         self._files: list[AddressSpace] = []
+        self._dirty_folios = DirtyFolios(rmap, lruvec, sched)
+        page_io.dirty_folios = self._dirty_folios
 
     def open(
         self,
@@ -75,6 +80,8 @@ class PageCache:
         gfp_mask: int = GFP_HIGHUSER_MOVABLE,
         ra_pages: int = 32,
         max_order: int = 0,
+        max_write_order: int = 0,
+        write_nofs: bool = False,
         device: BlockDevice | None = None,
         name: str = "",
     ) -> AddressSpace:
@@ -89,15 +96,43 @@ class PageCache:
         ra_pages : int
             Largest readahead window.
         max_order : int
-            Largest folio readahead may use; 0 for a filesystem without large folios.
+            Largest folio readahead may use, up to 9; 0 for a filesystem without large folios.
+        max_write_order : int
+            Largest folio a write may use; 0 as for every filesystem up to 6.5.
+        write_nofs : bool
+            Whether writes ask without ``__GFP_FS``, as iomap's and btrfs's do.
         device : BlockDevice, optional
             What it is read from; None for one of no latency that costs ``writeback_page`` a page.
         name : str
             For messages.
         """
-        file = AddressSpace(self, nr_pages, gfp_mask, FileRaState(ra_pages=ra_pages), max_order, device, name)
+        file = AddressSpace(
+            self,
+            nr_pages,
+            gfp_mask,
+            FileRaState(ra_pages=ra_pages),
+            max_order,
+            device,
+            name,
+            max_write_order=max_write_order,
+            write_nofs=write_nofs,
+        )
         self._files.append(file)
         return file
+
+    def blkdev(self, bytes_per_second: int, *, latency_ns: int = 0) -> BlockDevice:
+        """A device of its own to read files from, serving requests in order.
+
+        Parameters
+        ----------
+        bytes_per_second : int
+            Its rate.
+        latency_ns : int
+            Time of each request besides.
+        """
+        return BlockDevice(
+            self.sched, page_ns=transfer_ns(PAGE_SIZE, bytes_per_second), latency_ns=latency_ns
+        )
 
     def forget(self, file: AddressSpace) -> None:
         """Take a closed file off the list."""
@@ -131,6 +166,9 @@ class PageCache:
         nr_pages = int((1 << (words[clean] & pg.ORDER_MASK).astype(np.int64)).sum())
         self.lruvec.add_node_stat(pg.NS_FILE_DIRTY, nr_pages)
         self.lruvec.add_node_stat(pg.NS_DIRTIED, nr_pages)
+        if nr_pages:
+            self._dirty_folios.add(pfns[clean], nr_pages)
+            self.page_io.account_dirtied(nr_pages)
 
     def map_pages(self, pfns: Indices, *, executable: bool) -> None:
         """Enter folios into a page table, accessed (``do_set_pte()``)."""

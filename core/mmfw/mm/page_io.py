@@ -1,9 +1,10 @@
 """What reclaim and the flusher write: swap and file pages on their way to a device (mm/page_io.c, mm/page-writeback.c).
 
-Dirty throttling is simplified: a writer that finds more dirty pages than ``vm.dirty_ratio`` (20%) of free and file
-memory waits until the flusher has written enough, without the kernel's rate estimates; the flusher runs from
-``vm.dirty_background_ratio`` (10%) on. The cost: writers are stopped later and more abruptly than by
-``balance_dirty_pages()``.
+The flusher writes from ``vm.dirty_background_ratio`` (10% of free and file memory) on, and what has been dirty for 30 s.
+Writers are slowed down by `mmfw.mm.dirty_throttle`, from half way to ``vm.dirty_ratio`` (20%) on.
+
+Simplified: one device takes all files. The flusher has 8 MiB in flight and not a request queue full, so reclaim meets
+fewer pages under writeback than on a device with a long queue. The age that counts is a folio's, not a file's.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfw.costs import NSEC_PER_SEC, TICK_NSEC, nsecs_to_jiffies
 from mmfw.jit import page as pg
+from mmfw.mm.dirty_throttle import Bandwidth, DirtyState, TaskDirty
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.sched import PF_KTHREAD, WaitQueue
 from mmfw.state import PAGEBLOCK_ORDER
 
 if TYPE_CHECKING:
     from mmfw.mm.block import BlockDevice
+    from mmfw.mm.dirty_folios import DirtyFolios
     from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.pages import Memory
     from mmfw.sched import Scheduler
@@ -28,8 +32,15 @@ Pfns = NDArray[np.int64]
 
 DIRTY_BACKGROUND_RATIO: Final = 10
 DIRTY_RATIO: Final = 20
+#: ``vm.dirty_writeback_centisecs`` and ``vm.dirty_expire_centisecs``, ns.
+DIRTY_WRITEBACK_NS: Final = 5 * NSEC_PER_SEC
+DIRTY_EXPIRE_NS: Final = 30 * NSEC_PER_SEC
 #: Pages the flusher writes before it looks again (``MIN_WRITEBACK_PAGES``).
 _WRITEBACK_CHUNK: Final = 1024
+#: Pages in flight beyond which the flusher waits for the device.
+_MAX_IN_FLIGHT: Final = 2 * _WRITEBACK_CHUNK
+#: Pages that a CPU's tasks together may dirty before one of them looks, at least (``ratelimit_pages``).
+_MIN_RATELIMIT_PAGES: Final = 16
 
 
 class PageIo:
@@ -41,6 +52,13 @@ class PageIo:
         The clock, the pages, their lists, the counters.
     swap_device, file_device : BlockDevice
         Where they go.
+
+    Attributes
+    ----------
+    dirty_folios : DirtyFolios or None
+        Dirty file folios; the page cache's.
+    bandwidth : Bandwidth
+        Estimates of the file device.
     """
 
     def __init__(
@@ -59,15 +77,25 @@ class PageIo:
         self._swap_device = swap_device
         self._file_device = file_device
         self._flusher_wait = WaitQueue(sched, "flusher")
-        self._dirty_wait = WaitQueue(sched, "balance_dirty_pages")
+        self._in_flight_wait = WaitQueue(sched, "writeback")
+        self._in_flight = 0
+        self.dirty_folios: DirtyFolios | None = None
+        self.bandwidth = Bandwidth()
+        self._tasks: dict[int, TaskDirty] = {}
+        self._ratelimits = [0] * memory.nr_cpus
         self._flush_all = False
+        self._flusher_idle = False
+        self._started = False
 
     def submit(self, pfns: Pfns, *, file: bool) -> None:
         """Write folios that are marked `PG_WRITEBACK` (``swap_writepage()``, ``->writepage()``)."""
         orders = self._memory.page[4 * pfns + pg.WORD] & pg.ORDER_MASK
         nr_pages = int((1 << orders.astype(np.int64)).sum())
-        device = self._file_device if file else self._swap_device
-        device.submit(nr_pages, lambda: self._written(pfns, nr_pages))
+        if file:
+            self._in_flight += nr_pages
+            self._file_device.submit(nr_pages, lambda: self._file_written(pfns, nr_pages))
+        else:
+            self._swap_device.submit(nr_pages, lambda: self._written(pfns, nr_pages))
         self._vmstat.count(VmEvent.pgpgout if file else VmEvent.pswpout, nr_pages * (4 if file else 1))
         if not file:
             self._vmstat.count(VmEvent.thp_swpout, int((orders == PAGEBLOCK_ORDER).sum()))
@@ -76,12 +104,18 @@ class PageIo:
         # Until now none of these has moved or got another owner: writeback holds a page.
         self._lruvec.end_writeback(pfns)
         self._memory.S[pg.S_NODE_STAT + pg.NS_WRITTEN] += nr_pages
-        self._dirty_wait.wake_up()
+
+    def _file_written(self, pfns: Pfns, nr_pages: int) -> None:
+        self._written(pfns, nr_pages)
+        self.bandwidth.written += nr_pages
+        self._in_flight -= nr_pages
+        self._in_flight_wait.wake_up()
 
     # --- dirty file pages -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the flusher (``wb_workfn()``)."""
+        """Start the flusher (``wb_workfn()``); before that nobody is slowed down."""
+        self._started = True
         self._sched.spawn(self._flusher, name="flusher-0", flags=PF_KTHREAD)
 
     def wakeup_flusher_threads(self) -> None:
@@ -98,35 +132,91 @@ class PageIo:
     def _dirty(self) -> int:
         return self._lruvec.node_stat(pg.NS_FILE_DIRTY) + self._lruvec.node_stat(pg.NS_WRITEBACK)
 
-    def balance_dirty_pages(self) -> None:
-        """Stop a writer while too much is dirty (``balance_dirty_pages()``, simplified)."""
-        if self._dirty() > self._dirtyable() * DIRTY_BACKGROUND_RATIO // 100:
-            self._flusher_wait.wake_up()
-        while self._dirty() > self._dirtyable() * DIRTY_RATIO // 100:
-            self._flusher_wait.wake_up()
-            self._dirty_wait.wait_timeout(100_000_000)
+    def _dirty_state(self) -> DirtyState:
+        """``domain_dirty_limits()``."""
+        available = self._dirtyable()
+        thresh = available * DIRTY_RATIO // 100
+        return DirtyState(self._dirty(), thresh, min(available * DIRTY_BACKGROUND_RATIO // 100, thresh // 2))
+
+    def account_dirtied(self, nr_pages: int) -> None:
+        """Note that the running task has made file pages dirty (``folio_account_dirtied()``)."""
+        task = self._sched.current
+        self._tasks.setdefault(task.pid, TaskDirty()).nr_dirtied += nr_pages
+        self._ratelimits[task.cpu] += nr_pages
+        self.bandwidth.dirtied += nr_pages
+        if self._flusher_idle:
+            # wb_wakeup_delayed()
+            self._flusher_idle = False
+            self._sched.call_at(self._sched.now + DIRTY_WRITEBACK_NS, self._flusher_wait.wake_up)
+
+    def balance_dirty_pages_ratelimited(self) -> None:
+        """Look now and then at what is dirty (``balance_dirty_pages_ratelimited()``)."""
+        current = self._sched.current
+        task = self._tasks.setdefault(current.pid, TaskDirty())
+        ratelimit = task.nr_dirtied_pause
+        if self.bandwidth.dirty_exceeded:
+            ratelimit = min(ratelimit, 8)
+        if task.nr_dirtied >= ratelimit:
+            self._ratelimits[current.cpu] = 0
+        elif self._ratelimits[current.cpu] >= self._ratelimit_pages():
+            self._ratelimits[current.cpu] = 0
+            ratelimit = 0
+        if task.nr_dirtied >= ratelimit and self._started:
+            self._balance_dirty_pages(task)
+
+    def _ratelimit_pages(self) -> int:
+        """``writeback_set_ratelimit()``, which the kernel calls as CPUs and zones come and go."""
+        return max(_MIN_RATELIMIT_PAGES, self._dirty_state().thresh // (self._memory.nr_cpus * 32))
+
+    def _balance_dirty_pages(self, task: TaskDirty) -> None:
+        """Slow the running task down (``balance_dirty_pages()``)."""
+        sched = self._sched
+        again = True
+        while again and not sched.current.fatal_signal_pending:
+            state = self._dirty_state()
+            if self._lruvec.node_stat(pg.NS_FILE_DIRTY) > state.bg_thresh or state.dirty > state.freerun:
+                self._flusher_wait.wake_up()
+            pause, again = self.bandwidth.pause(state, task, nsecs_to_jiffies(sched.now))
+            if pause:
+                sched.sleep(pause * TICK_NSEC)
+
+    # --- the flusher ----------------------------------------------------------------------------------
 
     def _flusher(self) -> None:
+        """Write what is too much or too old (``wb_workfn()``)."""
+        last_old_flush = 0
+        expired = False
         while True:
-            background = self._dirtyable() * DIRTY_BACKGROUND_RATIO // 100
             dirty = self._lruvec.node_stat(pg.NS_FILE_DIRTY)
-            if dirty and (self._flush_all or dirty > background):
-                self._write_chunk()
-                continue
-            self._flush_all = False
-            self._flusher_wait.wait()
+            queue = self.dirty_folios
+            if queue is not None and dirty:
+                now = self._sched.now
+                if now >= last_old_flush + DIRTY_WRITEBACK_NS:
+                    last_old_flush, expired = now, True
+                old = expired and queue.oldest_ns <= now - DIRTY_EXPIRE_NS
+                if (self._flush_all or old or dirty > self._dirty_state().bg_thresh) and self._write_chunk(
+                    queue
+                ):
+                    continue
+            self._flush_all = expired = False
+            if dirty:
+                self._flusher_wait.wait_timeout(DIRTY_WRITEBACK_NS)
+            else:
+                self._flusher_idle = True
+                self._flusher_wait.wait()
 
-    def _write_chunk(self) -> None:
+    def _write_chunk(self, queue: DirtyFolios) -> bool:
+        """Write what has been dirty for longest; False if nothing can be written now."""
+        pfns = queue.take(_WRITEBACK_CHUNK)
+        if len(pfns) == 0:
+            return False
         memory = self._memory
-        words = memory.page[pg.WORD : 4 * memory.nr_pfns : 4]
-        wanted = (words & (pg.TYPE_MASK | pg.PG_DIRTY | pg.PG_SWAPBACKED | pg.PG_WRITEBACK)) == (
-            pg.T_ALLOC | pg.PG_DIRTY
-        )
-        pfns = np.flatnonzero(wanted)[:_WRITEBACK_CHUNK]
+        orders = self._lruvec.words(pfns) & pg.ORDER_MASK
         self._lruvec.set_flags(pfns, on=pg.PG_WRITEBACK, off=pg.PG_DIRTY)
-        nr_pages = int((1 << (words[pfns] & pg.ORDER_MASK).astype(np.int64)).sum())
+        nr_pages = int((1 << orders.astype(np.int64)).sum())
         memory.S[pg.S_NODE_STAT + pg.NS_FILE_DIRTY] -= nr_pages
         memory.S[pg.S_NODE_STAT + pg.NS_WRITEBACK] += nr_pages
-        done = self._file_device.submit(nr_pages, lambda: self._written(pfns, nr_pages))
-        self._vmstat.count(VmEvent.pgpgout, 4 * nr_pages)
-        self._sched.sleep(max(1, done - self._sched.now))
+        self.submit(pfns, file=True)
+        self.bandwidth.update(nsecs_to_jiffies(self._sched.now))
+        self._in_flight_wait.wait_event(lambda: self._in_flight < _MAX_IN_FLIGHT)
+        return True

@@ -97,6 +97,10 @@ class RmapSpace:
         self._memory.page[4 * pfns + pg.RMAP] = 0
         self.slots[slots] = pg.SLOT_EMPTY
 
+    def slots_of(self, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots that pages are in; of a large folio's head the first of its slots; 0 for none."""
+        return self._memory.page[4 * pfns + pg.RMAP].astype(np.int64)
+
     def owner_of(self, pfn: int) -> tuple[object, int] | None:
         """Owner of a page and the owner's index for it, or None."""
         slot = int(self._memory.page[4 * pfn + pg.RMAP])
