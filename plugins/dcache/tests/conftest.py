@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mmfw.mm.core import Mm
 from mmfw.testing import make_mm
-from mmfw_dcache import Tree, plugin
+from mmfw_dcache import SuperBlock, Tree, plugin
+from mmfw_dcache.objects import NONE
 
 Mount = Callable[..., Tree]
 
@@ -38,3 +40,25 @@ def mount() -> Iterator[Mount]:
         plugin.mmfw_module_exit(mm)
         assert mm.nr_allocated_pages() == owned
         mm.sched.close()
+
+
+@pytest.fixture
+def check() -> Callable[[SuperBlock, list[int]], None]:
+    """Check counts, lists and slab against each other, and against the names that a test holds open."""
+    return _check
+
+
+def _check(sb: SuperBlock, held: list[int]) -> None:
+    d, i = sb.dentries, sb.inodes
+    cached = np.flatnonzero(d.at != NONE)
+    refs = np.bincount([*held, 0], minlength=sb.nr_names)
+    below = cached[cached != 0]
+    refs += np.bincount(sb.parents_of(below), minlength=sb.nr_names)
+    assert np.array_equal(d.count[d.at[cached]], refs[cached])
+    idle = d.at[cached][d.count[d.at[cached]] == 0]
+    assert d.lru.holds(idle.astype(np.int64)).all()
+    for objects in (d, i):
+        assert objects.cache.nr_objects == objects.nr_objects == int((objects.at != NONE).sum())
+    existing = cached[sb.exist(cached)]
+    assert (i.at[existing] != NONE).all()
+    assert int(i.count[i.at[existing]].sum()) == len(existing) == int(i.count.sum())

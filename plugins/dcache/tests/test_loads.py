@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmfw import InputError
+from mmfw.gfp import GFP_NOWAIT
 from mmfw.scenario import load_scenario
 from mmfw.sched import TaskState
 from mmfw.testing import make_mm
@@ -100,6 +101,38 @@ def test_pressure_makes_kswapd_free_the_share_and_gives_all_back(mount):
     assert got["dcache_objects_freed"] >= 0.9 * unpinned
     assert mm.global_free_pages() >= free
     assert mm.vmstat.as_dict()["pageoutrun"] >= 1
+
+
+@pytest.mark.parametrize("slab_page_reclaim", [False, True])
+def test_loads_that_wait_for_memory_beside_each_other_leave_everything_whole(mount, check, slab_page_reclaim):
+    tree = mount(
+        start=True, nr_cpus=2, initial_files=60_000, initial_pinned_percent=2, slab_page_reclaim=slab_page_reclaim,
+        slab_page_percent=60,
+    )  # fmt: skip
+    mm = tree.sb.mm
+    pinned = tree.files[tree.sb.dentries.count[tree.sb.dentries.at[tree.files]] > 0]
+    taken = mm.alloc_pages_batch(GFP_NOWAIT, 0, mm.global_free_pages() - 3_000)
+    loads = [
+        ("stat-storm", {"read_us": 20, "hot_percent": 10}),
+        ("stat-storm", {"read_us": 20, "hot_percent": 10}),
+        ("tree-walk", {}),
+        ("open-storm", {"read_us": 20, "held_open": 300}),
+        ("reclaim-objects", {"percent": 100, "pause_us": 100}),
+        ("reclaim-objects", {"percent": 100, "order": 3}),
+    ]
+    tasks = [
+        mm.sched.spawn(LOADS[name].run, mm, LOADS[name].params(**params), name=name, daemon=True)
+        for name, params in loads
+    ]
+    mm.sched.run(SECOND)
+    assert tree.sb.dentries.nr_evicted > 20_000
+    assert mm.vmstat.as_dict()["allocstall_normal"] + mm.vmstat.as_dict()["allocstall_dma32"] > 0
+    for task in tasks:
+        mm.sched.send_sigkill(task)
+    mm.sched.run(3 * SECOND)
+    assert all(task.state is TaskState.DEAD for task in tasks)
+    check(tree.sb, pinned.tolist())
+    mm.free_pages_batch(taken, 0)
 
 
 def test_half_of_zipfs_lookups_ask_for_few_names():
