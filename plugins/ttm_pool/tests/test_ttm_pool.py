@@ -369,7 +369,11 @@ def test_backup_breaks_a_block_that_was_whole(bench):
 @pytest.mark.parametrize("kernel", ["6.1", "7.1", "7.2"])
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["free", "backup", "purge", "scan"]), st.integers(1, 700)), max_size=12
+        st.tuples(
+            st.sampled_from(["free", "backup", "native", "purge", "scan", "restore", "drop"]),
+            st.integers(1, 700),
+        ),
+        max_size=12,
     )
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -381,18 +385,26 @@ def test_pages_are_conserved(bench, kernel, steps):
         tt = TtmTt(n, WC)
         assert ttm_pool_alloc(b.pool, tt, CTX)
         alive.append(tt)
+        backed_up = [each for each in alive if each.is_backed_up]
         if kind == "free":
             ttm_pool_free(b.pool, alive.pop(0)) if not alive[0].is_backed_up else None
         elif kind == "scan":
             scan(b, n)
-        else:
-            ttm_pool_backup(b.pool, tt, purge=kind == "purge")
+        elif kind == "restore" and backed_up:
+            assert ttm_pool_restore_and_alloc(b.pool, backed_up[0], CTX)
+            assert backed_up[0].nr_held == backed_up[0].num_pages
+        elif kind == "drop" and backed_up:
+            ttm_pool_drop_backed_up(b.pool, backed_up[0])
+            alive.remove(backed_up[0])
+        elif kind in ("backup", "native", "purge"):
+            ttm_pool_backup(b.pool, tt, purge=kind == "purge", native_order=kind == "native")
         held = sum(each.nr_held for each in alive)
         assert b.pool.allocated_pages <= 900
         assert b.free_pages() == before - held - b.pool.allocated_pages - b.mm.swap.nr_shmem
     for tt in alive:
         (ttm_pool_drop_backed_up if tt.is_backed_up else ttm_pool_free)(b.pool, tt)
     b.plugins.module_exit(b.mm)
+    b.mm.check_memory()
     assert b.free_pages() == before
     assert len(b.mm.shrinkers) == 0
 
