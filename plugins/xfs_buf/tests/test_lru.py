@@ -24,6 +24,15 @@ def test_a_buffer_outlives_as_many_scans_as_its_kind_weighs(bench, buf_type):
     assert b.buftarg.stats.disposed.tolist() == [int(ref == LRU_REF[buf_type]) for ref in range(5)]
 
 
+def test_one_weight_for_all_kinds(bench):
+    b = bench(flat_lru_ref=1)
+    slots = [b.cached(4096, buf_type) for buf_type in (BufType.AGF, BufType.BMAP_BTREE)]
+    assert (b.scan(2), b.scan(2)) == (0, 2)
+    assert not any(map(b.is_cached, slots))
+    # They are counted under the weights of their kinds all the same.
+    assert b.buftarg.stats.disposed.tolist() == [0, 0, 1, 0, 1]
+
+
 def test_weights_are_those_of_the_kernel():
     by_name = {each.name: int(LRU_REF[each]) for each in BufType}
     assert by_name == {

@@ -53,6 +53,8 @@ class XfsBuftarg:
         Where buffers are read from.
     overcounts_progress : bool, optional
         In place of the kernel's rule.
+    flat_lru_ref : int, optional
+        Weight of every kind, in place of their own.
 
     Attributes
     ----------
@@ -62,6 +64,8 @@ class XfsBuftarg:
         ``bt_lru``.
     memory : BackingMemory
         What they are made of.
+    weights : int8[n]
+        ``b_lru_ref`` that users of a kind set, by `BufType`.
     stats : BufStats
         Counters.
     nr_freed : int
@@ -69,13 +73,20 @@ class XfsBuftarg:
     """
 
     def __init__(
-        self, mm: Mm, kernel: XfsKernel, disk: MetaDisk, *, overcounts_progress: bool | None = None
+        self,
+        mm: Mm,
+        kernel: XfsKernel,
+        disk: MetaDisk,
+        *,
+        overcounts_progress: bool | None = None,
+        flat_lru_ref: int | None = None,
     ) -> None:
         self.kernel = kernel
         self.table = BufTable()
         self.lru = mm.slab.list_lru()
         overcounts = kernel.overcounts_progress if overcounts_progress is None else overcounts_progress
         self.memory = BackingMemory(mm, kernel, overcounts_progress=overcounts)
+        self.weights = LRU_REF if flat_lru_ref is None else np.full_like(LRU_REF, flat_lru_ref)
         self.stats = BufStats()
         self.nr_freed = 0
         self._mm = mm
@@ -118,18 +129,18 @@ class XfsBuftarg:
         """
         slot = self._get(daddr, nr_bytes, buf_type, zero=True, read_ahead=False)
         assert slot is not None, "only readahead gives up"
+        self._wait_unlocked(slot)
         self.table.flags[slot] |= DONE
         return slot
 
     def read(self, daddr: int, nr_bytes: int, buf_type: BufType) -> int:
-        """A buffer with what the device has there, held (``xfs_buf_read()``); see `get`. Waits for the device."""
+        """A buffer with what the device has there, held (``xfs_buf_read()``); see `get`. Waits for I/O on it."""
         while True:
             slot = self._get(daddr, nr_bytes, buf_type, zero=False, read_ahead=False)
             assert slot is not None, "only readahead gives up"
-            if self.table.flags[slot] & DONE:
-                return slot
-            if not self.table.flags[slot] & LOCKED:
+            if not self.table.flags[slot] & (LOCKED | DONE):
                 self._submit_read(slot)
+            # Also one that is being written is waited for.
             self._wait_unlocked(slot)
             if self.table.flags[slot] & DONE:
                 return slot
@@ -264,7 +275,7 @@ class XfsBuftarg:
     def set_ref(self, slot: int, lru_ref: int | None = None) -> None:
         """Set ``b_lru_ref`` (``xfs_buf_set_ref()``), by default to the weight of the buffer's kind."""
         table = self.table
-        table.lru_ref[slot] = LRU_REF[table.buf_type[slot]] if lru_ref is None else lru_ref
+        table.lru_ref[slot] = self.weights[table.buf_type[slot]] if lru_ref is None else lru_ref
 
     def rele(self, slot: int) -> None:
         """Drop a reference (``xfs_buf_rele()``); the last one puts the buffer on the LRU, or frees it.

@@ -157,11 +157,12 @@ class XfsInodeCache:
         """``ABSENT``, ``ACTIVE``, ``RECLAIMABLE``, ``NEED_INACTIVE`` or ``INACTIVATING``."""
         return int(self._state[ino])
 
+    def _cluster_daddr(self, ino: int) -> int:
+        return self._first_daddr + ino // INODES_PER_CLUSTER * (CLUSTER_BYTES // BBSIZE)
+
     def read_cluster(self, ino: int) -> int:
         """The buffer of an inode's cluster, held (``xfs_imap_to_bp()``)."""
-        cluster = ino // INODES_PER_CLUSTER
-        daddr = self._first_daddr + cluster * (CLUSTER_BYTES // BBSIZE)
-        return self._buftarg.read(daddr, CLUSTER_BYTES, BufType.INODE)
+        return self._buftarg.read(self._cluster_daddr(ino), CLUSTER_BYTES, BufType.INODE)
 
     # --- use ----------------------------------------------------------------------------------------
 
@@ -231,8 +232,12 @@ class XfsInodeCache:
             self._dqid[ino] = dqid
         if dqid >= 0:
             self._dquots.set_dirty(dqid)
-        if not self.dirty[ino]:
-            # The reference is the log item's: it keeps the cluster's buffer until the inode has been written.
+        # A reference is the log item's: it keeps the cluster's buffer until the inode has been written.
+        if self._flushing[ino] and not self.dirty[ino]:
+            # The item has the buffer still, so it is not waited for although it is being written.
+            self._buftarg.hold(int(self._buftarg.lookup(np.array([self._cluster_daddr(ino)]))[0]))
+            self.dirty[ino] = True
+        elif not self.dirty[ino]:
             slot = self.read_cluster(ino)
             if self.dirty[ino]:
                 self._buftarg.rele(slot)

@@ -106,7 +106,13 @@ class XfsMount:
             page_ns=mm.costs.writeback_page,
             channels=params.disk_channels,
         )
-        self.buftarg = XfsBuftarg(mm, kernel, self.disk, overcounts_progress=params.overcount_progress)
+        self.buftarg = XfsBuftarg(
+            mm,
+            kernel,
+            self.disk,
+            overcounts_progress=params.overcount_progress,
+            flat_lru_ref=params.flat_lru_ref,
+        )
         clusters = -(-params.nr_inodes // INODES_PER_CLUSTER)
         blocks = -(-params.nr_dquots // DQUOTS_PER_BLOCK)
         self.dquots = XfsDquots(

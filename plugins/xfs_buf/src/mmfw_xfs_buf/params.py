@@ -21,6 +21,12 @@ class XfsParams(BaseModel):
         description="credit reclaim with a freed buffer's bytes / 12, not / 4096; default: as the kernel profile does "
         "(6.15 and later do)",
     )
+    flat_lru_ref: int | None = Field(
+        None,
+        ge=1,
+        le=4,
+        description="one weight on the LRU for all kinds of metadata (an experiment); default: each its own",
+    )
     sb_shrinker: bool = Field(
         True, description="register sb-xfs for reclaimable inodes; false if a plugin has the superblock's"
     )

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw_xfs_buf.table import DONE, LOCKED, STALE
-from mmfw_xfs_buf.types import LRU_REF
 
 if TYPE_CHECKING:
     from mmfw_xfs_buf.buftarg import XfsBuftarg
@@ -39,7 +38,7 @@ def read_paths(
     """
     flat = np.ascontiguousarray(paths).reshape(-1)
     height = len(levels)
-    refs = np.array([LRU_REF[level.buf_type] for level in levels], dtype=np.int8)
+    refs = buftarg.weights[[level.buf_type for level in levels]]
     table, stats = buftarg.table, buftarg.stats
     done = 0
     while done < len(flat):
