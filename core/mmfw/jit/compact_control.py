@@ -46,6 +46,8 @@ CC_MAY_FS: Final = 22  #: __GFP_FS in gfp_mask
 CC_UNEVICTABLE: Final = 23  #: vm.compact_unevictable_allowed
 CC_NR_BLOCKS: Final = 24  #: pageblocks visited, for what the run costs
 CC_NR_ISOLATED: Final = 25  #: pages isolated by either scanner, for the same
+CC_ITERATION_PFN: Final = 26  #: where the last iteration of the loop began
+CC_NR_ITERATIONS: Final = 27  #: iterations that the last call of `scan_fruitless_blocks` made
 CC_SIZE: Final = 32
 
 MODE_ASYNC: Final = 0

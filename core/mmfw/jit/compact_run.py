@@ -9,16 +9,24 @@ from mmfw.jit import i64, njit
 from mmfw.jit.alloc import free_pages_core
 from mmfw.jit.buddy import can_steal_fallback, find_suitable_fallback
 from mmfw.jit.compact_control import (
+    CC_ITERATION_PFN,
     CC_LIST,
+    CC_MIGRATE_PFN,
+    CC_MIGRATE_SCANNED,
     CC_MIGRATETYPE,
     CC_MODE,
+    CC_NR_BLOCKS,
     CC_NR_FREEPAGES,
+    CC_NR_ITERATIONS,
     CC_NR_MIGRATEPAGES,
     CC_ORDER,
+    CC_RESCAN,
     CC_ROW,
     MODE_SYNC,
+    scanners_met,
 )
 from mmfw.jit.compact_free import isolate_freepages
+from mmfw.jit.compact_migrate import ISOLATE_NONE, isolate_migratepages
 from mmfw.jit.lru import KEEP_PG_FLAGS, TO_HEAD, lru_add
 from mmfw.jit.page import (
     MOVABLE,
@@ -35,6 +43,8 @@ from mmfw.jit.page import (
     PG_WRITEBACK,
     RMAP,
     S_EVENT,
+    S_TRACE_CAP,
+    S_TRACE_N,
     T_ALLOC,
     T_BUDDY,
     TR_MIGRATEPAGES,
@@ -181,6 +191,63 @@ def suitable_page_free(page: Any, S: Any, cc: Any) -> bool:
             if find_suitable_fallback(page, S, row, z, order, mt) >= 0:
                 return True
     return False
+
+
+@njit
+def scan_fruitless_blocks(
+    page: Any,
+    pb: Any,
+    S: Any,
+    cc: Any,
+    pages: Any,
+    update_cached: int,
+    block_ns: int,
+    page_ns: int,
+    quiet_ns: int,
+) -> int:
+    """Iterations of ``compact_zone()``'s loop up to one that isolates something or would end it.
+
+    For a run that has not moved anything since it last drained the per-CPU lists, so that an iteration without isolated
+    pages does nothing but move on. The finish test of the first iteration is the caller's.
+
+    Parameters
+    ----------
+    update_cached : int
+        Whether the synchronous cached pfn follows the asynchronous one.
+    block_ns, page_ns, quiet_ns : int
+        What a visited block and a scanned page cost, and the time for which nothing else happens: it goes on while the
+        sum is below that.
+
+    Returns
+    -------
+    int
+        The last iteration's ``ISOLATE_*`` code; `CC_ITERATION_PFN` says where that began, `CC_NR_ITERATIONS` which it
+        was.
+    """
+    z = zone_offset(cc[CC_ROW])
+    blocks = cc[CC_NR_BLOCKS]
+    scanned = cc[CC_MIGRATE_SCANNED]
+    cc[CC_NR_ITERATIONS] = 0
+    while True:
+        cc[CC_NR_ITERATIONS] += 1
+        start = cc[CC_MIGRATE_PFN]
+        cc[CC_ITERATION_PFN] = start
+        cc[CC_RESCAN] = 1 if start >> PB_ORDER == 0 else 0
+        found = isolate_migratepages(page, pb, S, cc, pages, False)
+        if found != ISOLATE_NONE:
+            return found
+        if update_cached:
+            S[z + Z_CACHED_MIGRATE + 1] = S[z + Z_CACHED_MIGRATE]
+        spent = (cc[CC_NR_BLOCKS] - blocks) * block_ns + (cc[CC_MIGRATE_SCANNED] - scanned) * page_ns
+        if spent >= quiet_ns or scanners_met(cc) or S[S_TRACE_N] > S[S_TRACE_CAP] // 2:
+            return found
+        # The next iteration's finish test; what it would end is left to the caller.
+        if (
+            cc[CC_ORDER] != -1
+            and cc[CC_MIGRATE_PFN] & (PB_PAGES - 1) == 0
+            and suitable_page_free(page, S, cc)
+        ):
+            return found
 
 
 @njit

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 #: Room for the pages isolated at once: a whole block when it is scanned a second time.
 _ROOM: Final = PAGEBLOCK_NR_PAGES + cct.COMPACT_CLUSTER_MAX
-
-
+#: With several CPUs, time for which the scan for movable pages goes on before others may act, ns. It is a few pageblocks,
+#: and there somebody else always acts within one.
+SCAN_STRETCH_NS: Final = 5_000
 #: Pages moved before somebody else may have the CPU; the kernel asks after each.
 _YIELD_PAGES: Final = 4
 
@@ -100,6 +101,7 @@ class CompactRun:
         self._shrinkers = shrinkers
         self._zone_row = 0
         self._capture = False
+        self._exact = memory.nr_cpus == 1
         self._cc = np.zeros(cct.CC_SIZE, dtype=np.int64)
         self._fields = self._cc.data  # the same numbers as Python's own: a block's loop reads dozens
         self._finished_event: MmCompactionFinished | None = None
@@ -213,6 +215,9 @@ class CompactRun:
             S[z + pg.Z_CACHED_MIGRATE] == S[z + pg.Z_CACHED_MIGRATE + 1]
         )
         last_migrated = 0
+        # An iteration that asks somebody cannot be passed over; and one that is seen need not be, where that is exact.
+        seen = self._trace.enabled(MmCompactionFinished) or bool(S[pg.S_TRACE_MASK])
+        singly = self._shrinkers is not None or control.proactive_compaction or (seen and self._exact)
         while True:
             result = self._compact_finished(zone, z)
             if result != CompactResult.CONTINUE:
@@ -224,7 +229,11 @@ class CompactRun:
             self._context.might_sleep()
             if self._context.fatal_signal_pending:
                 return CompactResult.CONTENDED
-            found = jit_migrate.isolate_migratepages(memory.page, memory.pb, S, cc, pages, False)
+            if singly or last_migrated:
+                found = jit_migrate.isolate_migratepages(memory.page, memory.pb, S, cc, pages, False)
+            else:
+                found = self._scan_fruitless_blocks(update_cached=update_cached)
+                iteration_start = fields[cct.CC_ITERATION_PFN]
             while found == jit_migrate.ISOLATE_AGAIN:
                 self._charge()
                 self._context.might_sleep()
@@ -255,6 +264,35 @@ class CompactRun:
             self._charge()
             if self.captured >= 0:
                 return CompactResult.SUCCESS
+
+    def _scan_fruitless_blocks(self, *, update_cached: bool) -> int:
+        """Iterations that isolate nothing, in one go for as long as nobody else does anything.
+
+        With several CPUs somebody does something all the time. There it goes on for `SCAN_STRETCH_NS` at least: others
+        see the pages of that stretch as they were at its begin.
+        """
+        memory, costs, quiet_ns = self._memory, self._costs, self._context.quiet_ns
+        if memory.S[pg.S_TRACE_MASK]:
+            memory.flush_trace()
+        found = jit.scan_fruitless_blocks(
+            memory.page,
+            memory.pb,
+            memory.S,
+            self._cc,
+            self._pages,
+            update_cached,
+            self._pageblock_ns,
+            0 if costs is None else costs.compact_scan_page,
+            quiet_ns if self._exact else max(quiet_ns, SCAN_STRETCH_NS),
+        )
+        if self._trace.enabled(MmCompactionFinished):
+            control = self.control
+            event = MmCompactionFinished(
+                control.zone.node, self._zone_row, control.order, CompactResult.NO_SUITABLE_PAGE
+            )
+            for _ in range(self._fields[cct.CC_NR_ITERATIONS] - 1):
+                self._trace.emit(event)
+        return int(found)
 
     # --- the finish test ----------------------------------------------------------------------------
 

@@ -47,6 +47,11 @@ class ExecContext(Protocol):
         """Whether the running task is being killed."""
         ...
 
+    @property
+    def quiet_ns(self) -> int:
+        """Virtual time that may pass before anything but the running task does something, ns."""
+        ...
+
     def charge(self, ns: int, account: str) -> None:
         """Let virtual time pass; another task may run meanwhile."""
         ...
@@ -89,6 +94,7 @@ class IrqsOff:
     current: object = None
     is_kswapd = False
     fatal_signal_pending = False
+    quiet_ns = 1 << 62
 
     def charge(self, ns: int, account: str) -> None:
         """Pass no time."""
@@ -165,6 +171,11 @@ class SchedContext:
     def fatal_signal_pending(self) -> bool:
         """Whether the running task is being killed."""
         return self._sched.current.fatal_signal_pending
+
+    @property
+    def quiet_ns(self) -> int:
+        """Virtual time that may pass before anything but the running task does something, ns."""
+        return 1 << 62 if self.time_stands_still else self._sched.quiet_ns
 
     def charge(self, ns: int, account: str) -> None:
         """Let virtual time pass for the current task."""

@@ -103,6 +103,11 @@ class Dispatcher:
         else:
             self._charge_past_event(end)
 
+    @property
+    def quiet_ns(self) -> int:
+        """Time that the current task may charge before anything else happens on any CPU, ns; 0 if that is now."""
+        return max(0, self._horizon - self.now)
+
     def charge_user(self, ns: int, account: str = "user") -> None:
         """Let `ns` of user-mode work pass: preemptible at any time, whatever the model.
 
