@@ -7,6 +7,7 @@ import pytest
 
 from mmfw import InputError
 from mmfw.gfp import GFP_NOWAIT
+from mmfw.run import RunRequest, run
 from mmfw.scenario import load_scenario
 from mmfw.sched import TaskState
 from mmfw.testing import make_mm
@@ -170,3 +171,18 @@ def test_the_scenario_is_read_and_its_knob_is_there():
     scenario = load_scenario("slab-mixed-lifetimes", {"pinned_percent": 1})
     assert [phase.name for phase in scenario.phases] == ["create", "order-0", "refill", "order-9"]
     assert scenario.workloads[0].params["pinned_percent"] == 1
+
+
+def test_a_small_run_of_the_scenario_frees_nine_objects_in_ten_and_not_one_page_in_ten():
+    """The acceptance of the experiment, at both orders, on a hundredth of the files."""
+    request = RunRequest(scenario="slab-mixed-lifetimes", machine="256M", overrides={"files": 40_000})
+    result = run(request)
+    create, order_0, refill, order_9 = result.phases
+    for before, reclaim in ((create, order_0), (refill, order_9)):
+        there = before.metrics["dcache_nr_dentries"] + before.metrics["dcache_nr_inodes"]
+        # A tenth of the files, and their directories, are held.
+        assert reclaim.metrics["dcache_objects_freed"] > 0.9 * 0.9 * there
+        assert reclaim.metrics["dcache_slab_pages_freed"] < 0.1 * before.metrics["dcache_slab_pages"]
+        assert reclaim.vmstat["slabs_scanned"] > 0
+    assert refill.metrics["dcache_misses"] > 0.8 * 40_000
+    assert result.leak_checked

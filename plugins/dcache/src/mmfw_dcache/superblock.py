@@ -326,10 +326,10 @@ class SuperBlock:
         dentries.free(np.concatenate(killed))
 
     def evict_inodes(self, places: Ints) -> None:
-        """Free inodes that nobody uses and that are on no list (``dispose_list()``)."""
+        """Free inodes that nobody uses and that are on no list, the one isolated last first (``dispose_list()``)."""
         if len(places):
             self.inodes.unbind(places)
-            self.inodes.free(places)
+            self.inodes.free(places[::-1])
 
     def kick_inodes(self, places: Ints) -> None:
         """Free inodes that nobody uses but, perhaps, an unused dentry, with that (``d_prune_aliases()``, ``iput()``)."""
