@@ -2,9 +2,10 @@
 
 from mmfw_xe_shrinker.bo import BoState, MemType, XeBo, XeVm
 from mmfw_xe_shrinker.compact import CompactionBody
-from mmfw_xe_shrinker.device import Evictor, XeDevice
+from mmfw_xe_shrinker.device import XeDevice
 from mmfw_xe_shrinker.pm import XePm
 from mmfw_xe_shrinker.shrinker import XeShrinker
+from mmfw_xe_shrinker.stats import Evictor
 
 __all__ = [
     "BoState",

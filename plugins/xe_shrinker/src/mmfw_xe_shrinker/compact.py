@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mmfw import SHRINK_STOP, MigrateMode, gfp
 from mmfw_xe_shrinker.bo import MemType
-from mmfw_xe_shrinker.device import Evictor
+from mmfw_xe_shrinker.stats import Evictor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from mmfw import Metric
 from mmfw_xe_shrinker.clients import Clients
-from mmfw_xe_shrinker.device import Evictor, XeDevice
+from mmfw_xe_shrinker.device import XeDevice
+from mmfw_xe_shrinker.stats import Evictor
 
 if TYPE_CHECKING:
     from mmfw import Mm

@@ -10,7 +10,7 @@ from mmfw import SHRINK_EMPTY, SHRINK_STOP, gfp, hookimpl
 from mmfw.sched import PF_KSWAPD
 from mmfw_xe_shrinker.bo import MemType
 from mmfw_xe_shrinker.compact import CompactionBody
-from mmfw_xe_shrinker.device import Evictor
+from mmfw_xe_shrinker.stats import Evictor
 
 if TYPE_CHECKING:
     from mmfw import CompactionScan, ShrinkControl
