@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from numba.core.compiler_lock import global_compiler_lock
 
 from mmfw.errors import InputError, PluginError
 from mmfw.plugins import load
 from mmfw.run import RunRequest, choose_scenario, run
 from mmfw.sched import LivelockError
+from mmfw.watchdog import compiling
 
 TOY = Path(__file__).parent / "data" / "toy"
 
@@ -232,3 +234,11 @@ def test_a_loop_that_lets_no_time_pass_is_given_up(tmp_path, monkeypatch):
 )
 def test_the_scenario_for_most_of_the_plugins_is_chosen(plugins: list[str], scenario: str) -> None:
     assert choose_scenario(RunRequest(plugins=tuple(plugins)), load(plugins)).name == scenario
+
+
+def test_a_loop_that_is_being_compiled_is_no_livelock():
+    """A first use may take long on a busy computer."""
+    before = compiling()
+    with global_compiler_lock:
+        during = compiling()
+    assert (before, during, compiling()) == (False, True, False)

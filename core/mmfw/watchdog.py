@@ -7,6 +7,7 @@ the virtual clock; it decides only whether to give up, so nothing of it reaches 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,12 @@ from mmfw.sched import LivelockError, Scheduler
 #: Seconds of real time between two looks, and looks in a row at the same virtual time after which a run is given up.
 LOOK_SECONDS: Final = 5.0
 LOOKS: Final = 6
+
+
+def compiling() -> bool:
+    """Whether a compiled loop is being made, by any thread of this process."""
+    locks = sys.modules.get("numba.core.compiler_lock")
+    return locks is not None and bool(locks.global_compiler_lock.is_locked())
 
 
 @contextmanager
@@ -39,7 +46,8 @@ def watchdog(sched: Scheduler) -> Iterator[None]:
 
     def look(signum: int, frame: FrameType | None) -> None:
         nonlocal last, still
-        still = still + 1 if sched.now == last else 0
+        # Compiling a loop at its first use can take longer on a busy computer, and is no fault of the task.
+        still = still + 1 if sched.now == last and not compiling() else 0
         last = sched.now
         if still >= LOOKS:
             raise LivelockError(
