@@ -140,6 +140,12 @@ def test_a_run_that_ends_early_reports_the_phase_it_cut(run_toml):
     assert result.phases[1].end_ns == result.virtual_ns == 100 * MS
 
 
+def test_a_cut_run_begins_no_phase_while_it_is_taken_down(run_toml):
+    result = run_toml(FINITE_THEN_TIMED, duration="30ms")
+    assert [phase.name for phase in result.phases] == ["finite"]
+    assert result.phases[0].metrics["steps_done"] == result.metrics["steps_done"] == 2
+
+
 def test_progress_is_per_virtual_second(run_toml):
     result = run_toml(FINITE_THEN_TIMED)
     done = result.metrics["steps_done"]

@@ -75,6 +75,7 @@ class Phases:
         self._sched = sched
         self._plans = tuple(plans)
         self._current: str | None = None
+        self._cut = False
         self.done = not self._plans
         self.clients: list[Task] = []
         self.listener: PhaseListener = _Nobody()
@@ -85,7 +86,8 @@ class Phases:
             self._sched.spawn(self._run, name="phases", daemon=True)
 
     def cut(self) -> None:
-        """Account for the phase that the end of the run cuts short; called when no task runs."""
+        """End here: account for the phase that the run's end cuts short, and begin no other; called when no task runs."""
+        self._cut = True
         if self._current is not None:
             self.listener.phase_ends(self._current)
             self._current = None
@@ -102,11 +104,15 @@ class Phases:
                     sched.join(task)
             else:
                 sched.nanosleep(plan.duration_ns)
+            if self._cut:
+                return
             self.listener.phase_ends(plan.name)
             self._current = None
             for task in tasks:
                 sched.send_sigkill(task)
             for task in tasks:
                 sched.join(task)
+            if self._cut:
+                return
         self.done = True
         sched.stop()
