@@ -127,6 +127,15 @@ def test_loads_without_their_plugin_or_with_an_unknown_cache_are_refused(caches)
         LOADS["generic-slab-user"].run(mm, UserParams(caches=["nobody"]))
 
 
+def test_a_slab_cache_that_another_plugin_has_is_refused_by_its_row():
+    mm = make_mm("128M")
+    mm.slab.kmem_cache_create("dentry", 192)
+    with pytest.raises(InputError, match=r"'dentry' of sb-tmpfs exists.*put 'sb-tmpfs' into leave_out"):
+        plugin.mmfw_module_init(mm, plugin.GenericSlabParams(total_pages=1_000))
+    plugin.mmfw_module_init(mm, plugin.GenericSlabParams(total_pages=1_000, leave_out=["sb-tmpfs"]))
+    assert len(mm.slab.caches) > 20
+
+
 def test_the_scenario_is_read():
     scenario = load_scenario("forty-shrinkers", {"per_second": 10})
     assert [load.name for load in scenario.workloads] == [

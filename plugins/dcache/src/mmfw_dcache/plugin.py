@@ -84,6 +84,13 @@ def mmfw_plugin_params() -> type[BaseModel]:
 @hookimpl
 def mmfw_module_init(mm: Mm, params: DcacheParams) -> None:
     """Mount a filesystem, make the initial tree, and register the shrinker (``alloc_super()``)."""
+    taken = {cache.name for cache in mm.slab.caches}
+    for name in ("dentry", FILESYSTEMS[params.fs].inode_cache):
+        if name in taken:
+            raise InputError(
+                f"plugin dcache: slab cache {name!r} exists, so another plugin models it; with generic-slab, put its "
+                "row into params.generic-slab.leave_out"
+            )
     sb = SuperBlock(mm, params.fs)
     tree = Tree(sb)
     nr_names = params.initial_files + params.initial_absent

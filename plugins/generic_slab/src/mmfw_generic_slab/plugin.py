@@ -88,6 +88,17 @@ def _refuse_if_too_many(mm: Mm, nr_pages: int) -> None:
         )
 
 
+def _refuse_if_modelled_already(mm: Mm, specs: list[CacheSpec]) -> None:
+    """A slab cache belongs to one plugin."""
+    taken = {cache.name for cache in mm.slab.caches}
+    for spec in specs:
+        if spec.kind == "slab" and (spec.slab_cache or spec.name) in taken:
+            raise InputError(
+                f"params.generic-slab: slab cache {spec.slab_cache or spec.name!r} of {spec.name} exists, so another "
+                f"plugin models it; put {spec.name!r} into leave_out, or give it another slab_cache"
+            )
+
+
 @hookimpl
 def mmfw_plugin_params() -> type[BaseModel]:
     """Parameters of the caches."""
@@ -100,6 +111,7 @@ def mmfw_module_init(mm: Mm, params: GenericSlabParams) -> None:
     state = GenericCaches()
     specs = params.specs()
     numbers = share_out(specs, params.total_pages)
+    _refuse_if_modelled_already(mm, specs)
     if params.initial_memory == "free":
         nr_bytes = sum(n * spec.bytes_per_object for n, spec in zip(numbers, specs, strict=True))
         _refuse_if_too_many(mm, nr_bytes // PAGE_SIZE)
