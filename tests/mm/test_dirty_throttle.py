@@ -104,8 +104,8 @@ def test_writers_get_the_rate_of_the_device_and_stay_below_the_limit(nr_writers)
     written, seen = write_for(mm, 5, nr_writers)
     assert written == pytest.approx(5 * PAGES_PER_SECOND, rel=0.05)
     assert all(dirty <= thresh * 1.02 for dirty, _, thresh in seen)
-    # Neither does the device run dry: what is dirty stays about the setpoint.
-    assert sum(dirty > freerun * 0.8 for dirty, freerun, _ in seen) > len(seen) * 0.9
+    # Neither does the device run dry: what is dirty stays near the ceiling below which nobody is slowed down.
+    assert all(dirty > freerun // 2 for dirty, freerun, _ in seen)
 
 
 def test_what_is_dirty_for_30_seconds_is_written_at_the_next_look():
