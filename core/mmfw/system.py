@@ -13,6 +13,7 @@ from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
 from mmfw.costs import profile
 from mmfw.discovery import one_line
 from mmfw.errors import InputError, PluginError, did_you_mean
+from mmfw.jit.page import NS_WRITEBACK
 from mmfw.machine import Machine, load_machine
 from mmfw.machine.initial import unfragmented, with_buddyinfo
 from mmfw.machine.pcmodel import parse_ram_size
@@ -255,4 +256,5 @@ def tear_down(system: System) -> bool:
 def _at_rest(system: System) -> bool:
     mm = system.mm
     done = all(task.state is TaskState.DEAD for task in system.phases.clients)
-    return done and mm.kswapd.asleep and mm.kcompactd.asleep
+    written = mm.lruvec.node_stat(NS_WRITEBACK) == 0
+    return done and written and mm.kswapd.asleep and mm.kcompactd.asleep

@@ -90,6 +90,10 @@ class ScanPhase(Enum):
     FINISH = "finish"
 
 
+#: ``pageblock_order`` of x86-64; `mmfw.state` has it too, but this module stays a leaf.
+_PAGEBLOCK_ORDER: Final = 9
+
+
 # --- control structs ---------------------------------------------------------------------------------
 
 
@@ -327,8 +331,8 @@ class CompactionScan:
 
     @classmethod
     def of(cls, cc: CompactControl, phase: ScanPhase, *, opportunistic: bool) -> CompactionScan:
-        """What a run of compaction wants: one block of its order, anywhere in its zone."""
-        zone, order = cc.zone, max(cc.order, 0)
+        """What a run of compaction wants: one block of its order, anywhere in its zone; 2 MiB if it compacts all."""
+        zone, order = cc.zone, cc.order if cc.order >= 0 else _PAGEBLOCK_ORDER
         start = zone.zone_start_pfn
         return cls(
             zone=zone,

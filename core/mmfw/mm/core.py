@@ -328,6 +328,7 @@ class Mm:
             raise CallerError("start_time() is for assembly, which calls it once")
         self._started = True
         self._context.time_stands_still = False
+        self.requests.clear()
         self.kswapd.kthread_run()
         self.kcompactd.kthread_run()
         self.page_io.start()

@@ -246,7 +246,8 @@ class LruScan:
             written,
         )
         got = out.tolist()
-        to_write = written[: got[jit.R_NR_WRITTEN]].copy()
+        nr_written = got[jit.R_NR_WRITTEN]
+        to_write = written[:nr_written].copy() if nr_written else None
         self._buffers.append(buffers)
         self._emit_isolate(lru, nr_to_scan, sc, got)
         if self._costs is not None:
@@ -254,7 +255,7 @@ class LruScan:
             self._context.charge(ns + got[jit.R_TAKEN] * self._costs.lru_shrink_page, "reclaim")
         if not got[jit.R_TAKEN]:
             return 0
-        if len(to_write) and self.page_io is not None:
+        if to_write is not None and self.page_io is not None:
             if self._trace.enabled(MmVmscanWriteFolio):
                 for pfn in to_write:
                     self._trace.emit(MmVmscanWriteFolio(int(pfn), file))

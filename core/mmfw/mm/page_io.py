@@ -35,6 +35,9 @@ DIRTY_RATIO: Final = 20
 #: ``vm.dirty_writeback_centisecs`` and ``vm.dirty_expire_centisecs``, ns.
 DIRTY_WRITEBACK_NS: Final = 5 * NSEC_PER_SEC
 DIRTY_EXPIRE_NS: Final = 30 * NSEC_PER_SEC
+#: Requests that the swap device's queue holds (``nr_requests`` under mq-deadline). One call's pages, up to 32 and mostly
+#: adjacent on the device, count as one.
+SWAP_NR_REQUESTS: Final = 256
 #: Pages the flusher writes before it looks again (``MIN_WRITEBACK_PAGES``).
 _WRITEBACK_CHUNK: Final = 1024
 #: Pages in flight beyond which the flusher waits for the device.
@@ -75,6 +78,8 @@ class PageIo:
         self._lruvec = lruvec
         self._vmstat = vmstat
         self._swap_device = swap_device
+        self._swap_requests = 0
+        self._swap_tags = WaitQueue(sched, "blk_mq_tags")
         self._file_device = file_device
         self._flusher_wait = WaitQueue(sched, "flusher")
         self._in_flight_wait = WaitQueue(sched, "writeback")
@@ -88,17 +93,30 @@ class PageIo:
         self._started = False
 
     def submit(self, pfns: Pfns, *, file: bool) -> None:
-        """Write folios that are marked `PG_WRITEBACK` (``swap_writepage()``, ``->writepage()``)."""
+        """Write folios that are marked `PG_WRITEBACK` (``swap_writepage()``, ``->writepage()``).
+
+        A task sleeps here while the swap device's queue is full (``blk_mq_get_tag()``).
+        """
         orders = self._memory.page[4 * pfns + pg.WORD] & pg.ORDER_MASK
-        nr_pages = int((1 << orders.astype(np.int64)).sum())
+        single = not orders.any()
+        nr_pages = len(pfns) if single else int((1 << orders.astype(np.int64)).sum())
         if file:
             self._in_flight += nr_pages
             self._file_device.submit(nr_pages, lambda: self._file_written(pfns, nr_pages))
-        else:
-            self._swap_device.submit(nr_pages, lambda: self._written(pfns, nr_pages))
-        self._vmstat.count(VmEvent.pgpgout if file else VmEvent.pswpout, nr_pages * (4 if file else 1))
-        if not file:
-            self._vmstat.count(VmEvent.thp_swpout, int((orders == PAGEBLOCK_ORDER).sum()))
+            self._vmstat.count(VmEvent.pgpgout, 4 * nr_pages)
+            return
+        self._swap_requests += 1
+        self._swap_device.submit(nr_pages, lambda: self._swap_written(pfns, nr_pages))
+        self._vmstat.count(VmEvent.pswpout, nr_pages)
+        if not single:
+            self._vmstat.count(VmEvent.thp_swpout, int(np.count_nonzero(orders == PAGEBLOCK_ORDER)))
+        if self._sched.current.pid:
+            self._swap_tags.wait_event(lambda: self._swap_requests < SWAP_NR_REQUESTS)
+
+    def _swap_written(self, pfns: Pfns, nr_pages: int) -> None:
+        self._written(pfns, nr_pages)
+        self._swap_requests -= 1
+        self._swap_tags.wake_up()
 
     def _written(self, pfns: Pfns, nr_pages: int) -> None:
         # Until now none of these has moved or got another owner: writeback holds a page.

@@ -92,6 +92,12 @@ class RequestStats:
         self.slowpath_ns = 0
         self.nr_high_order_pages = 0
 
+    def clear(self) -> None:
+        """Forget what was noted: time begins now."""
+        self._accounts.clear()
+        self._classes.clear()
+        self.slowpath_ns = self.nr_high_order_pages = 0
+
     def note(self, gfp_mask: int, order: int, nr: int, *, ok: bool, ns: int) -> None:
         """Note `nr` requests that took `ns` together and all did, or all did not, get their block."""
         account = self._classes.get((order, gfp_mask))

@@ -179,7 +179,8 @@ class SlabStore:
         pfns = np.arange(pfn_lo, pfn_hi, dtype=np.int64)
         # The word is other owners' too: a slot is one only if it points back.
         known = np.flatnonzero(slots < self.nr_slots)
-        return slots[known[self.field(jit.SL_PFN)[slots[known]] == pfns[known]]]
+        found: Ints = slots[known[self.field(jit.SL_PFN)[slots[known]] == pfns[known]]]
+        return found
 
     def slots_of_pfns(self, pfns: Ints) -> Ints:
         """Slot of the slab that each page heads, 0 where it heads none of this cache's."""

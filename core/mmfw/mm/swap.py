@@ -73,14 +73,14 @@ class Backup:
     @property
     def nr_in_memory(self) -> int:
         """Pages whose copy occupies memory, those in the swap cache included."""
-        return int((self._words(self.nr_pages) < pg.SLOT_SHADOW).sum())
+        return int(np.count_nonzero(self._words(self.nr_pages) < pg.SLOT_SHADOW))
 
     def _words(self, n: int) -> NDArray[np.uint32]:
         return self._rmap.part(self.base_slot + self._next, n)
 
     def take_back(self, n: int) -> tuple[Pfns, int]:
         """Take the first n pages out: their slots, still full, and how many of them are on the device only."""
-        on_device = int((self._words(n) >= pg.SLOT_SHADOW).sum())
+        on_device = int(np.count_nonzero(self._words(n) >= pg.SLOT_SHADOW))
         first = self.base_slot + self._next
         self._next += n
         return np.arange(first, first + n, dtype=np.int64), on_device

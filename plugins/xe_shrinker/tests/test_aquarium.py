@@ -91,7 +91,9 @@ def test_scenario_says_what_was_published():
     (tabs,) = scenario.workloads
     params = AquariumParams.model_validate(tabs.params)
     assert tabs.count * params.working_set_pages == pytest.approx(716_081 - 121_292, abs=10)
-    assert tabs.count * params.resident_pages == scenario.params["xe"]["resident_pages"]
+    assert tabs.count == params.tabs == 10
+    assert params.resident_pages == scenario.params["xe"]["resident_pages"]
+    assert params.resident_pages * tabs.count == pytest.approx(tabs.count * params.working_set_pages, abs=20)
     assert (scenario.kernel, scenario.machine, scenario.default_for) == ("7.1", "8G", ["xe", "ttm"])
     assert set(params.model_dump()) == set(tabs.params)  # every parameter is stated in the file
 

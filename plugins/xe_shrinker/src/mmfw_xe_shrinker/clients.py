@@ -40,11 +40,14 @@ class AquariumParams(BaseModel):
     file_pages: int = Field(8_192, ge=1, description="size of the tab's own file")
     file_starts_cached: bool = Field(False, description="the file is in the page cache at first")
     file_pages_per_frame: int = Field(32, ge=0, description="pages read for a frame, round and round")
+    tabs: int = Field(1, ge=1, description="resident_pages and file_pages are of so many tabs together")
 
     @model_validator(mode="after")
     def _smallest_is_not_above_largest(self) -> AquariumParams:
         if self.bo_min_order > self.bo_max_order:
             raise ValueError(f"bo_min_order {self.bo_min_order} is above bo_max_order {self.bo_max_order}")
+        if self.tabs > self.file_pages:
+            raise ValueError(f"file_pages {self.file_pages} do not give each of {self.tabs} tabs a page")
         return self
 
 
@@ -145,7 +148,7 @@ def webgl_aquarium_client(mm: Mm, params: AquariumParams) -> None:
     client = clients.start(sched.now)
     vm = device.create_vm(client.name)
     orders = (params.bo_min_order, params.bo_max_order)
-    for size in draw_sizes(mm, f"{client.name} resident", params.resident_pages, *orders):
+    for size in draw_sizes(mm, f"{client.name} resident", params.resident_pages // params.tabs, *orders):
         device.populate_from_reserve(device.create_bo(vm, size))
     for size in draw_sizes(mm, f"{client.name} evicted", params.working_set_pages, *orders):
         bo = device.create_bo(vm, size)
@@ -155,18 +158,19 @@ def webgl_aquarium_client(mm: Mm, params: AquariumParams) -> None:
     dispensable: list[XeBo] = [
         bo for bo, chance in zip(vm.bos, chances, strict=True) if chance < params.purgeable_percent
     ]
-    file = mm.page_cache.open(params.file_pages)
+    file_pages = params.file_pages // params.tabs
+    file = mm.page_cache.open(file_pages)
     if params.file_starts_cached:
-        mm.page_cache.adopt(file, mm.claim_resident(params.file_pages, movable=True, what="file_pages"))
-    per_frame = np.arange(min(params.file_pages_per_frame, params.file_pages), dtype=np.int64)
+        mm.page_cache.adopt(file, mm.claim_resident(file_pages, movable=True, what="file_pages"))
+    per_frame = np.arange(min(params.file_pages_per_frame, file_pages), dtype=np.int64)
     position = 0
     period = NSEC_PER_SEC // params.refresh_hz
     next_frame = sched.now
     while True:
         sched.charge_user(params.frame_user_us * 1_000, "frame")
         if len(per_frame):
-            file.read_pages((position + per_frame) % params.file_pages)
-            position = (position + len(per_frame)) % params.file_pages
+            file.read_pages((position + per_frame) % file_pages)
+            position = (position + len(per_frame)) % file_pages
         fence = clients.exec(device, vm, params)
         if fence is not None:
             fence.wait()

@@ -106,7 +106,8 @@ def mmfw_module_init(mm: Mm, params: XeParams) -> None:
         ),
         can_backup_hook=mm.hook("xe_can_backup"),
     )
-    mm.ledger.hold(LEDGER_NAME, lambda: device.resident_pages)
+    # What can be lost: populated objects that are not pinned.
+    mm.ledger.hold(LEDGER_NAME, lambda: device.shrinkable_pages + device.purgeable_pages)
     mm.attached.put(device)
     mm.attached.put(Clients(Mutex(mm.sched, "GPU process main thread")))
     mm.attached.put(_Registered(mm.register_shrinker(shrinker, "xe system shrinker")))
