@@ -11,9 +11,8 @@ if TYPE_CHECKING:
 
 #: What this version leaves out of every run; printed with the result.
 NOT_MODELLED: Final = (
-    "memory cgroups, NUMA, CMA, the multi-gen LRU, khugepaged, vm.defrag_mode, PSI",
+    "memory cgroups, NUMA, CMA, the multi-gen LRU, vm.defrag_mode, PSI",
     "contention between CPUs on zone->lock and lru_lock",
-    "shmem of backed-up objects on the LRU (it leaves RAM at the device's pace, not under pressure)",
 )
 
 
