@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 MMFW_PLUGIN: Final = PluginInfo(name="mainline", hook_api=HOOK_API, kind="policy")
 
+#: By order; a plan is frozen, and one is asked for at every entry of the slow path.
+_PLANS: Final = tuple(WakePlan(kswapd_order=order) for order in range(11))
+
 
 @hookimpl(trylast=True)
 def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan:
     """Ask kswapd for the very order that failed (``wakeup_kswapd()``, mm/vmscan.c)."""
-    return WakePlan(kswapd_order=wake.order)
+    return _PLANS[wake.order]
 
 
 @hookimpl(trylast=True)

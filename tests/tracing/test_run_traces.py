@@ -193,7 +193,8 @@ def test_passes_stalls_writes_and_kills_are_counted_alike(pressure: TracedRun, t
         assert events["mm_vmscan_kswapd_wake"] == counters["pageoutrun"] > 0
         assert events["mm_vmscan_kswapd_wake"] == sum(done.result.kswapd_wakes_by_order.values())
         stalls = sum(n for name, n in counters.items() if name.startswith("allocstall_"))
-        assert events["mm_vmscan_direct_reclaim_begin"] == stalls > 0
+        # do_try_to_free_pages() counts again when it tries once more with deactivation; the event comes before that.
+        assert 0 < events["mm_vmscan_direct_reclaim_begin"] <= stalls
         assert events["mm_vmscan_write_folio"] == counters["nr_vmscan_write"]
         assert events["mark_victim"] == counters["oom_kill"]
         assert events["mm_compaction_kcompactd_wake"] == counters["compact_daemon_wake"]

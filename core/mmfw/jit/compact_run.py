@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
+
 from mmfw.jit import events as ev
 from mmfw.jit import i64, njit
 from mmfw.jit.alloc import free_pages_core
@@ -68,6 +70,8 @@ from mmfw.jit.page import (
     zone_offset,
 )
 
+#: For `isolate_migratepages`; typed, since a literal would compile it once more.
+FRESH: Final[Any] = np.bool_(False)
 #: `migrate_pages` ran out of pages to move to (-ENOMEM).
 MIGRATE_ENOMEM: Final = -1
 NR_MAX_MIGRATE_PAGES_RETRY: Final = 10
@@ -233,7 +237,7 @@ def scan_fruitless_blocks(
         start = cc[CC_MIGRATE_PFN]
         cc[CC_ITERATION_PFN] = start
         cc[CC_RESCAN] = 1 if start >> PB_ORDER == 0 else 0
-        found = isolate_migratepages(page, pb, S, cc, pages, False)
+        found = isolate_migratepages(page, pb, S, cc, pages, FRESH)
         if found != ISOLATE_NONE:
             return found
         if update_cached:

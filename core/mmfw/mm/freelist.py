@@ -66,6 +66,11 @@ class Freelist:
         self._vmscan = vmscan
         self._context = context
         self._requests: dict[tuple[int, int], Request] = {}
+        # By highest zone index; memory is neither plugged in nor out.
+        self._zonelists = [
+            [zone for zone in reversed(pgdat.node_zones[: hzi + 1]) if zone.managed_pages]
+            for hzi in range(len(pgdat.node_zones))
+        ]
 
     def request(self, gfp_mask: int, order: int) -> Request:
         """What a mask means for the running task.
@@ -118,12 +123,12 @@ class Freelist:
 
     def zonelist(self, highest_zoneidx: int) -> Iterator[Zone]:
         """Managed zones up to an index, in the order in which they are tried: highest first."""
-        zones = self.pgdat.node_zones
-        return (zones[i] for i in range(highest_zoneidx, -1, -1) if zones[i].managed_pages)
+        return iter(self._zonelists[highest_zoneidx])
 
     def preferred_zone(self, highest_zoneidx: int) -> int:
         """Index of the zone that is tried first, or -1."""
-        return next((zone.index for zone in self.zonelist(highest_zoneidx)), -1)
+        zones = self._zonelists[highest_zoneidx]
+        return zones[0].index if zones else -1
 
     def get_page(self, request: Request, order: int, flags: int) -> int:
         """First pfn of a block, or -1 (``get_page_from_freelist()``); wakes kswapd for a boosted watermark."""

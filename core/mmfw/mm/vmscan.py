@@ -122,6 +122,7 @@ class Vmscan:
         self._trace = trace
         self._vmstat = vmstat
         self._reclaimed_slab: dict[object, int] = {}
+        self._wakes: dict[tuple[int, int, int, WakeReason], KswapdWake] = {}
         self.pfmemalloc_wait: WaitQueue | None = None
 
     # --- waking kswapd ------------------------------------------------------------------------------
@@ -151,10 +152,12 @@ class Vmscan:
         self, zone: Zone, gfp_mask: int, order: int, highest_zoneidx: int, reason: WakeReason
     ) -> None:
         """Ask kswapd for an order (``wakeup_kswapd()``); what that becomes is a decision hook."""
-        if not zone.managed_pages:
-            return
         pgdat = self.pgdat
-        plan = self._ops.plan_wakeup(pgdat, KswapdWake(order, gfp_mask, highest_zoneidx, reason))
+        asked = order, gfp_mask, highest_zoneidx, reason
+        wake = self._wakes.get(asked)
+        if wake is None:
+            wake = self._wakes[asked] = KswapdWake(*asked)
+        plan = self._ops.plan_wakeup(pgdat, wake)
         if plan.kcompactd_order is not None:
             self.wakeup_kcompactd(plan.kcompactd_order, highest_zoneidx)
         if plan.kswapd_order is None:

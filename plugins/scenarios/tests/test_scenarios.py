@@ -60,13 +60,13 @@ def test_a_client_more_than_swap_holds_is_refused_in_one_line():
 @pytest.mark.slow
 def test_a_copy_evicts_objects_again_and_again_with_memory_free():
     result = short("copy-vs-xe")
-    populate, copy = result.phases
-    assert populate.metrics["xe_bo_evictions"] == 0
+    _, copy = result.phases
     copied = copy.metrics["page_cache_copy_copied_pages"]
-    assert copied * MIB_PER_PAGE > 500
+    assert copied * MIB_PER_PAGE > 300
     # More pages of objects go than the copy brings in, though nobody is short of single pages.
     assert copy.metrics["xe_bo_evicted_pages"] > copied
-    assert copy.metrics["xe_bo_restores"] > 500
+    assert copy.metrics["xe_bo_restores"] > 100
+    assert result.metrics["nr_free_pages_median"] > 200_000
     assert result.metrics["order_0_failures"] == result.metrics["oom_kills"] == 0
     assert {"8", "9"} <= result.kswapd_wakes_by_order.keys()
 
