@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from mmfw.errors import InputError, PluginError
+from mmfw.offers import Metric, PluginInfo
 from mmfw.registry import LoadedPlugins
-from mmfw.types import Metric, PluginInfo
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mmfw.errors import InputError, MmfwError, PluginError
     from mmfw.hookspecs import HOOK_API, hookimpl, hookspec
     from mmfw.mm.core import Mm
+    from mmfw.offers import Metric, PluginInfo, Workload
     from mmfw.types import (
         DEF_PRIORITY,
         DEFAULT_SEEKS,
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
         SWAP_CLUSTER_MAX,
         CompactionScan,
         KswapdWake,
-        Metric,
         MigrateMode,
         PgdatView,
-        PluginInfo,
         ReclaimContext,
         Reclaimer,
         ScanControl,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
         ShrinkControl,
         WakePlan,
         WakeReason,
-        Workload,
         ZoneView,
     )
 
@@ -82,6 +80,9 @@ _HOME = {
     "attach": "mmfw.attach",
     "attachment": "mmfw.attach",
     "Mm": "mmfw.mm.core",
+    "Metric": "mmfw.offers",
+    "PluginInfo": "mmfw.offers",
+    "Workload": "mmfw.offers",
 }
 
 

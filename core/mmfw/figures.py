@@ -40,7 +40,7 @@ from mmfw.state import MAX_ORDER, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER
 if TYPE_CHECKING:
     from mmfw.eventlog import EventLog
     from mmfw.mm.core import Mm
-    from mmfw.types import Metric
+    from mmfw.offers import Metric
 
 #: Virtual time between two samples.
 SAMPLE_NS: Final = 100_000_000

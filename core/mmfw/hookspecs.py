@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from mmfw.mm.core import Mm
+    from mmfw.offers import Metric, Workload
     from mmfw.types import (
         CompactControl,
         CompactionScan,
         KswapdWake,
-        Metric,
         PgdatView,
         ReclaimContext,
         ScanPhase,
         ShrinkControl,
         WakePlan,
-        Workload,
     )
 
 #: (major, minor). Minor grows when a hook or argument is added, major when one is removed or changes meaning.

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmfw.hookspecs import HOOK_API, hookimpl
-from mmfw.types import PluginInfo, WakePlan
+from mmfw.offers import PluginInfo
+from mmfw.types import WakePlan
 
 if TYPE_CHECKING:
     from mmfw.types import (

@@ -27,8 +27,8 @@ from mmfw.discovery import (
     short_name,
 )
 from mmfw.errors import InputError, PluginError, did_you_mean
+from mmfw.offers import PluginInfo
 from mmfw.registry import Implementation, LoadedPlugin, LoadedPlugins, guarded
-from mmfw.types import PluginInfo
 
 __all__ = ["LoadedPlugin", "LoadedPlugins", "check_plugin", "discover", "load"]
 

@@ -15,7 +15,7 @@ from greenlet import GreenletExit
 
 from mmfw.discovery import PluginRecord, one_line, short_name
 from mmfw.errors import CallerError, InputError, MmfwError, PluginError, did_you_mean
-from mmfw.types import Metric, PluginInfo, Workload
+from mmfw.offers import Metric, PluginInfo, Workload
 
 if TYPE_CHECKING:
     import pluggy

@@ -18,12 +18,12 @@ from mmfw.machine import Machine, load_machine
 from mmfw.machine.initial import unfragmented, with_buddyinfo
 from mmfw.machine.pcmodel import parse_ram_size
 from mmfw.mm.core import Mm, MmHost
+from mmfw.offers import Metric, Workload
 from mmfw.phases import PhasePlan, Phases
 from mmfw.registry import LoadedPlugins
 from mmfw.scenario import InitialState, Scenario
 from mmfw.sched import Scheduler, Task, TaskState
 from mmfw.state import NodeState
-from mmfw.types import Metric, Workload
 
 #: Virtual time that a machine is given to come to rest after a run.
 REST_NS: Final = 10_000_000_000

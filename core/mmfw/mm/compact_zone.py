@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mmfw import gfp
 from mmfw.gfp import gfp_migratetype
 from mmfw.jit import compact_control as cct
 from mmfw.jit import compact_migrate as jit_migrate
 from mmfw.jit import compact_run as jit
 from mmfw.jit import page as pg
 from mmfw.jit.pcp import drain_pages_zone
+from mmfw.mm.compact_fields import load_control, store_control
 from mmfw.mm.fragmentation import fragmentation_score_wmark, fragmentation_score_zone
 from mmfw.mm.trace import MmCompactionBegin, MmCompactionEnd, MmCompactionFinished, Tracepoints
 from mmfw.mm.vmstat import VmEvent, VmStat
@@ -157,7 +157,9 @@ class CompactRun:
         if restarting:
             jit.reset_isolation_suitable(memory.page, memory.pb, S, row)
         self._place_scanners(z)
-        self._load(row)
+        load_control(self._cc, control, row)
+        self._charged = (0, 0, 0)
+        self._finished_event = None
         memory_list = memory.take_owner_list()
         self._cc[cct.CC_LIST] = memory_list
         if self._trace.enabled(MmCompactionBegin):
@@ -172,7 +174,7 @@ class CompactRun:
                 self._capturing(row, on=False)
         finally:
             memory.put_owner_list(memory_list)
-        self._store()
+        store_control(self._cc, control)
         self._vmstat.count(VmEvent.compact_migrate_scanned, control.total_migrate_scanned)
         self._vmstat.count(VmEvent.compact_free_scanned, control.total_free_scanned)
         self._charge()
@@ -335,37 +337,6 @@ class CompactRun:
         return CompactResult.NO_SUITABLE_PAGE
 
     # --- between Python and the compiled loops --------------------------------------------------------
-
-    def _load(self, row: int) -> None:
-        cc, control = self._cc, self.control
-        cc[:] = 0
-        cc[cct.CC_ROW] = row
-        cc[cct.CC_ORDER] = control.order
-        cc[cct.CC_MIGRATETYPE] = control.migratetype
-        cc[cct.CC_MODE] = control.mode
-        cc[cct.CC_FREE_PFN] = control.free_pfn
-        cc[cct.CC_MIGRATE_PFN] = control.migrate_pfn
-        cc[cct.CC_WHOLE_ZONE] = control.whole_zone
-        cc[cct.CC_IGNORE_SKIP_HINT] = control.ignore_skip_hint
-        cc[cct.CC_IGNORE_BLOCK_SUITABLE] = control.ignore_block_suitable
-        cc[cct.CC_NO_SET_SKIP_HINT] = control.no_set_skip_hint
-        cc[cct.CC_DIRECT] = control.direct_compaction
-        cc[cct.CC_PROACTIVE] = control.proactive_compaction
-        cc[cct.CC_FAST_SEARCH_FAIL] = control.fast_search_fail
-        cc[cct.CC_SEARCH_ORDER] = control.search_order
-        cc[cct.CC_MAY_FS] = control.gfp_mask & gfp.FS != 0
-        cc[cct.CC_UNEVICTABLE] = 1
-        self._charged = (0, 0, 0)
-        self._finished_event = None
-
-    def _store(self) -> None:
-        cc, control = self._cc, self.control
-        control.free_pfn = int(cc[cct.CC_FREE_PFN])
-        control.migrate_pfn = int(cc[cct.CC_MIGRATE_PFN])
-        control.total_migrate_scanned = int(cc[cct.CC_MIGRATE_SCANNED])
-        control.total_free_scanned = int(cc[cct.CC_FREE_SCANNED])
-        control.fast_search_fail = int(cc[cct.CC_FAST_SEARCH_FAIL])
-        control.search_order = int(cc[cct.CC_SEARCH_ORDER])
 
     def _capturing(self, row: int, *, on: bool) -> None:
         """Set or clear ``current->capture_control`` around a stretch in which nobody else runs."""
