@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mmfw.attach import Attachments, attach, attachment
+from mmfw.attachments import Attachments, attach, attachment
 from mmfw.types import ShrinkControl
 
 

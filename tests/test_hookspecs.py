@@ -30,6 +30,8 @@ def firstresult(name: str) -> bool:
 HOOKS = [name for name in vars(hookspecs) if reader.parse_hookspec_opts(hookspecs, name) is not None]
 METHODS = ["count_objects", "scan_objects", "compaction_scan"]
 DECISIONS = [name for name in HOOKS if firstresult(name)]
+FIRST, LAST = HOOKS.index("mmfw_plan_wakeup"), HOOKS.index("mmfw_module_exit")
+AMENDMENTS = [name for name in HOOKS[FIRST:LAST] if not firstresult(name)]
 TESTS = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
 
 
@@ -46,7 +48,12 @@ def test_hooks_of_this_stage() -> None:
         "mmfw_register_workloads",
         "mmfw_register_metrics",
         "mmfw_plan_wakeup",
+        "mmfw_fold_kswapd_waker",
+        "mmfw_kswapd_begin",
+        "mmfw_kswapd_requeue",
         "mmfw_should_shrink_slab",
+        "mmfw_init_shrink_control",
+        "mmfw_should_count_kswapd_failure",
         "mmfw_plan_compaction_scan",
         "mmfw_module_exit",
     ]
@@ -93,7 +100,12 @@ def test_every_hook_is_implemented_in_some_test(name: str) -> None:
 
 def test_mainline_answers_exactly_the_decisions_and_ops_have_a_field_for_each() -> None:
     assert sorted(one.hook for one in implementations(mainline)) == sorted(DECISIONS)
-    assert [f"mmfw_{field.name}" for field in fields(MmOps)] == DECISIONS
+    assert sorted(f"mmfw_{field.name}" for field in fields(MmOps)) == sorted(DECISIONS + AMENDMENTS)
+
+
+@pytest.mark.parametrize("name", AMENDMENTS)
+def test_amendment_says_that_all_are_called(name: str) -> None:
+    assert "Answers: none; all implementations are called" in " ".join(docstring(name).split())
 
 
 @pytest.mark.parametrize("name", DECISIONS)

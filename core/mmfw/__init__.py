@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmfw import gfp
-    from mmfw.attach import Attachments, attach, attachment
+    from mmfw.attachments import Attachments, attach, attachment
     from mmfw.errors import InputError, MmfwError, PluginError
     from mmfw.hookspecs import HOOK_API, hookimpl, hookspec
     from mmfw.mm.core import Mm
@@ -76,9 +76,9 @@ _HOME = {
     "InputError": "mmfw.errors",
     "MmfwError": "mmfw.errors",
     "PluginError": "mmfw.errors",
-    "Attachments": "mmfw.attach",
-    "attach": "mmfw.attach",
-    "attachment": "mmfw.attach",
+    "Attachments": "mmfw.attachments",
+    "attach": "mmfw.attachments",
+    "attachment": "mmfw.attachments",
     "Mm": "mmfw.mm.core",
     "Metric": "mmfw.offers",
     "PluginInfo": "mmfw.offers",

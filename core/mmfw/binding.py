@@ -46,11 +46,36 @@ def bind_mm_ops(plugins: LoadedPlugins) -> MmOps:
         Two plain policies answer one decision and do not both say that they compose.
     """
     scan = _bind_decision(plugins, mainline.mmfw_plan_compaction_scan, CompactionScan)
+    count = _bind_decision(plugins, mainline.mmfw_should_count_kswapd_failure, bool)
     return MmOps(
         plan_wakeup=_bind_decision(plugins, mainline.mmfw_plan_wakeup, WakePlan),
         should_shrink_slab=_bind_decision(plugins, mainline.mmfw_should_shrink_slab, bool),
         plan_compaction_scan=None if scan is mainline.mmfw_plan_compaction_scan else scan,
+        should_count_kswapd_failure=None if count is mainline.mmfw_should_count_kswapd_failure else count,
+        fold_kswapd_waker=_bind_amendment(plugins, "mmfw_fold_kswapd_waker"),
+        kswapd_begin=_bind_amendment(plugins, "mmfw_kswapd_begin"),
+        kswapd_requeue=_bind_amendment(plugins, "mmfw_kswapd_requeue"),
+        init_shrink_control=_bind_amendment(plugins, "mmfw_init_shrink_control"),
     )
+
+
+def _bind_amendment(plugins: LoadedPlugins, hook: str) -> Callable[..., None] | None:
+    """All implementations of a hook that answers nothing, in order of loading; None if there are none."""
+    caller = caller_of(plugins, hook)
+    assert caller.spec is not None
+    spec_args = tuple(caller.spec.argnames)
+    impls = tuple(reversed(caller.get_hookimpls()))
+    if any(impl.wrapper or impl.hookwrapper for impl in impls):
+        return hook_caller(plugins, hook)
+    steps = [guarded(in_spec_order(i.function, spec_args), i.plugin_name, hook) for i in impls]
+    if len(steps) < 2:
+        return steps[0] if steps else None
+
+    def amend(*args: Any) -> None:
+        for step in steps:
+            step(*args)
+
+    return amend
 
 
 def _answer_check(plugin: str, hook: str, answer_type: type) -> Check:

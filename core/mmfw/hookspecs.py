@@ -1,9 +1,9 @@
 """Every hook of mmfw, in the order in which it fires: the table of contents of a run.
 
-Three kinds. *Assembly* hooks are called once for every loaded plugin, needs first. *Decision* hooks stand
+Four kinds. *Assembly* hooks are called once for every loaded plugin, needs first. *Decision* hooks stand
 for a decision that mm takes; plugins are asked in the order in which they were named, the first answer that is not None
-counts, and `mmfw.mainline`, asked last, always has one. *Shrinker ops* are the methods of an object given
-to ``mm.register_shrinker()``.
+counts, and `mmfw.mainline`, asked last, always has one. *Amendments* answer nothing: all of them are called, to note
+something or to attach a field. *Shrinker ops* are the methods of an object given to ``mm.register_shrinker()``.
 
 An implementation may take fewer arguments than the hook has, never others, and none with a default value.
 """
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from mmfw.types import (
         CompactControl,
         CompactionScan,
+        KswapdRequest,
         KswapdWake,
         PgdatView,
         ReclaimContext,
+        ScanControl,
         ScanPhase,
         ShrinkControl,
         WakePlan,
@@ -293,6 +295,77 @@ def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan | None:
     """
 
 
+@hookspec
+def mmfw_fold_kswapd_waker(pgdat: PgdatView, wake: KswapdWake) -> None:
+    """Note who asks kswapd for something, whether it sleeps or runs.
+
+    Stands for: mm/vmscan.c wakeup_kswapd(), where it raises ``kswapd_order``.
+    Answers: none; all implementations are called. Attach what is noted to ``pgdat``.
+    Context: the allocating task, possibly atomic; may not sleep, allocate or reclaim.
+    Called: once per wake-up that `mmfw_plan_wakeup` leaves to kswapd.
+
+    Parameters
+    ----------
+    pgdat : PgdatView
+        Node whose kswapd is asked.
+    wake : KswapdWake
+        The waker's own order and mask.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_fold_kswapd_waker(pgdat, wake):
+            if wake.order == 0:
+                attach(pgdat, SawOrderZero())
+
+    .. versionadded:: hook API 1
+    """
+
+
+@hookspec
+def mmfw_kswapd_begin(pgdat: PgdatView, request: KswapdRequest) -> None:
+    """Take over what wakers have noted: kswapd takes its request and clears it.
+
+    Stands for: mm/vmscan.c kswapd(), where it reads and resets ``kswapd_order``.
+    Answers: none; all implementations are called.
+    Context: kswapd; may not sleep, allocate or reclaim.
+    Called: once per pass of kswapd, before it.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_kswapd_begin(pgdat, request):
+            attach(pgdat, ThisRun(attachment(pgdat, Folded)))
+
+    .. versionadded:: hook API 1
+    """
+
+
+@hookspec
+def mmfw_kswapd_requeue(pgdat: PgdatView, request: KswapdRequest) -> None:
+    """Put back what was taken: kswapd was woken from its nap, and its request counts again.
+
+    Stands for: mm/vmscan.c kswapd_try_to_sleep(), where it restores ``kswapd_order`` after a premature wake-up.
+    Answers: none; all implementations are called.
+    Context: kswapd; may not sleep, allocate or reclaim.
+    Called: once per premature wake-up.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_kswapd_requeue(pgdat, request):
+            attach(pgdat, Folded(attachment(pgdat, ThisRun)))
+
+    .. versionadded:: hook API 1
+    """
+
+
 # -----------------------------------------------------------------------------------------------------
 # Decisions: reclaim
 # -----------------------------------------------------------------------------------------------------
@@ -322,6 +395,56 @@ def mmfw_should_shrink_slab(reclaim_context: ReclaimContext) -> bool | None:
             if reclaim_context.order > PAGE_ALLOC_COSTLY_ORDER:
                 return False
             return None
+
+    .. versionadded:: hook API 1
+    """
+
+
+@hookspec
+def mmfw_init_shrink_control(shrinkctl: ShrinkControl, reclaim_context: ReclaimContext) -> None:
+    """Add fields to the control that a shrinker is about to be called with.
+
+    Stands for: mm/vmscan.c shrink_slab(), which fills ``struct shrink_control``; where a patch adds a field.
+    Answers: none; all implementations are called, each attaches a class of its own.
+    Context: kswapd or direct reclaim, PF_MEMALLOC; may not sleep, allocate or reclaim.
+    Called: once per shrinker, node and priority. Not for ``drop_slab()``, which has no pass.
+
+    Parameters
+    ----------
+    shrinkctl : ShrinkControl
+        Fresh; `attach` fields to it.
+    reclaim_context : ReclaimContext
+        The pass it belongs to.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_init_shrink_control(shrinkctl, reclaim_context):
+            attach(shrinkctl, WantedOrder(reclaim_context.order))
+
+    .. versionadded:: hook API 1
+    """
+
+
+@hookspec(firstresult=True)
+def mmfw_should_count_kswapd_failure(pgdat: PgdatView, sc: ScanControl) -> bool | None:
+    """Decide whether a pass that reclaimed nothing brings kswapd nearer to giving the node up.
+
+    Stands for: mm/vmscan.c balance_pgdat(), where it raises ``kswapd_failures``; at 16 kswapd stays asleep.
+    Answers: True = count it; False = the pass was kept from reclaiming, so it was no failure; None = not mine, ask
+    the next. Mainline answers True.
+    Context: kswapd; may not sleep, allocate or reclaim.
+    Called: once per pass of kswapd that reclaimed nothing.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_should_count_kswapd_failure(sc):
+            return False if sc.order > 0 else None
 
     .. versionadded:: hook API 1
     """

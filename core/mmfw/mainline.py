@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         KswapdWake,
         PgdatView,
         ReclaimContext,
+        ScanControl,
         ScanPhase,
     )
 
@@ -36,6 +37,12 @@ def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan:
 @hookimpl(trylast=True)
 def mmfw_should_shrink_slab(reclaim_context: ReclaimContext) -> bool:
     """Call the shrinkers whatever woke reclaim (``shrink_node_memcgs()``, mm/vmscan.c)."""
+    return True
+
+
+@hookimpl(trylast=True)
+def mmfw_should_count_kswapd_failure(pgdat: PgdatView, sc: ScanControl) -> bool:
+    """Count every pass that reclaimed nothing (``balance_pgdat()``, mm/vmscan.c)."""
     return True
 
 

@@ -2,7 +2,7 @@
 
 Control structs carry a request through many calls, as in the kernel; each field says whether the callee
 reads it or writes it. Fields marked ``+`` are not in 6.1. A policy adds a field of its own as its patch does, by an
-attachment (`mmfw.attach`). What plugins offer to assembly is in `mmfw.offers`.
+attachment (`mmfw.attachments`). What plugins offer to assembly is in `mmfw.offers`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Final
 
-from mmfw.attach import Attachments
+from mmfw.attachments import Attachments
 from mmfw.views import PgdatView as PgdatView
 from mmfw.views import ZoneView as ZoneView
 
@@ -108,11 +108,9 @@ class ShrinkControl:
         In/out: set to `nr_to_scan` before the call; the callee corrects it to what it looked at.
     priority : int
         In, +: scan priority of the pass, `DEF_PRIORITY` down to 0.
-    order : int
-        In, +: order of the allocation that the pass works for, 0 once kswapd has dropped it (proposed in v3 and v4 of the
-        series). Mainline's shrinkers do not look at it.
     attached : Attachments, optional
-        +: fields of policies.
+        +: fields of policies, put there by `mmfw_init_shrink_control`. The order that reclaim works for is not here, as
+        it is not in 6.1: who adds it attaches it.
     """
 
     gfp_mask: int
@@ -120,7 +118,6 @@ class ShrinkControl:
     nr_to_scan: int = 0
     nr_scanned: int = 0
     priority: int = DEF_PRIORITY
-    order: int = 0
     attached: Attachments | None = None
 
 
@@ -355,6 +352,22 @@ class KswapdWake:
 
 
 @dataclass(frozen=True, slots=True)
+class KswapdRequest:
+    """What kswapd was asked for, as it takes it or puts it back (``kswapd()``, mm/vmscan.c).
+
+    Attributes
+    ----------
+    order : int
+        Highest order of its wakers.
+    highest_zoneidx : int
+        Zones that they may use.
+    """
+
+    order: int
+    highest_zoneidx: int
+
+
+@dataclass(frozen=True, slots=True)
 class WakePlan:
     """What a wake-up becomes; returned by `mmfw_plan_wakeup`.
 
@@ -388,6 +401,13 @@ class MmOps:
     should_shrink_slab: Callable[[ReclaimContext], bool]
     #: None asks no shrinker to scan for compaction, as mainline.
     plan_compaction_scan: Callable[[CompactControl, ScanPhase], CompactionScan | None] | None = None
+    #: None counts every pass that reclaimed nothing, as mainline.
+    should_count_kswapd_failure: Callable[[PgdatView, ScanControl], bool] | None = None
+    #: Amendments; None where no plugin makes any.
+    fold_kswapd_waker: Callable[[PgdatView, KswapdWake], None] | None = None
+    kswapd_begin: Callable[[PgdatView, KswapdRequest], None] | None = None
+    kswapd_requeue: Callable[[PgdatView, KswapdRequest], None] | None = None
+    init_shrink_control: Callable[[ShrinkControl, ReclaimContext], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from mmfw.attach import Attachments
+from mmfw.attachments import Attachments
 
 
 class ZoneView(Protocol):

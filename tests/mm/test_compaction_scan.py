@@ -47,7 +47,11 @@ def machine(phase: ScanPhase | None):
     def plan(cc, at):
         return CompactionScan.of(cc, at, opportunistic=True) if at is phase else None
 
-    ops = MmOps(mmfw_plan_wakeup, mmfw_should_shrink_slab, None if phase is None else plan)
+    ops = MmOps(
+        plan_wakeup=mmfw_plan_wakeup,
+        should_shrink_slab=mmfw_should_shrink_slab,
+        plan_compaction_scan=None if phase is None else plan,
+    )
     mm = make_mm("128M", ops=ops)
     pfn = mm.alloc_pages(gfp.GFP_KERNEL | gfp.NOWARN, 9)
     assert pfn % 512 == 0

@@ -87,7 +87,7 @@ class Balancer:
                 break
             if raise_priority or not progress:
                 sc.priority -= 1
-        if not done and sc.nr_reclaimed == 0:
+        if not done and sc.nr_reclaimed == 0 and vmscan.counts_as_failure(sc):
             pgdat.kswapd_failures += 1
         for zone in zones:
             zone.set_flag(pg.ZF_RECLAIM_ACTIVE, False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmfw.attach import Attachments
+from mmfw.attachments import Attachments
 from mmfw.errors import CallerError
 from mmfw.gfp import GFP_KERNEL
 from mmfw.jit import page as pg

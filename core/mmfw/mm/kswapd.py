@@ -98,6 +98,7 @@ class Kswapd:
                 highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
                 pgdat.kswapd_order = 0
                 pgdat.kswapd_highest_zoneidx = MAX_NR_ZONES
+                self._balancer.vmscan.kswapd_begins(alloc_order, highest_zoneidx)
                 self._busy_since = self._sched.now
                 self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
                 if self._trace.enabled(MmVmscanKswapdWake):
@@ -129,6 +130,7 @@ class Kswapd:
             if remaining:
                 pgdat.kswapd_highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
                 pgdat.kswapd_order = max(pgdat.kswapd_order, reclaim_order)
+                balancer.vmscan.kswapd_requeues(reclaim_order, highest_zoneidx)
             self._wait.finish_wait()
             self._wait.prepare_to_wait()
         if not remaining and balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):

@@ -13,7 +13,7 @@ from mmfw.state import MAX_NR_ZONES, ZONE_NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmfw.attach import Attachments
+    from mmfw.attachments import Attachments
     from mmfw.mm.pages import Memory
 
 

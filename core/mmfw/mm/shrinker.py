@@ -214,10 +214,16 @@ class ShrinkerList:
     def __len__(self) -> int:
         return len(self._shrinkers)
 
-    def shrink_slab(self, gfp_mask: int, nid: int, priority: int, order: int = 0) -> int:
+    def shrink_slab(
+        self,
+        gfp_mask: int,
+        nid: int,
+        priority: int,
+        amend: Callable[[ShrinkControl], object] | None = None,
+    ) -> int:
         """Ask every shrinker for its share (``shrink_slab()`` of the root memcg, mm/vmscan.c).
 
-        Each call gets a fresh `ShrinkControl`. `SHRINK_EMPTY` counts 0.
+        Each call gets a fresh `ShrinkControl`, to which `amend`, if given, may attach fields. `SHRINK_EMPTY` counts 0.
 
         Returns
         -------
@@ -227,7 +233,9 @@ class ShrinkerList:
         freed = 0
         for shrinker in tuple(self._shrinkers):
             self._on_call()
-            shrinkctl = ShrinkControl(gfp_mask=gfp_mask, nid=nid, priority=priority, order=order)
+            shrinkctl = ShrinkControl(gfp_mask=gfp_mask, nid=nid, priority=priority)
+            if amend is not None:
+                amend(shrinkctl)
             ret = do_shrink_slab(shrinker, shrinkctl, priority, self._trace, self._vmstat, self._cond_resched)
             if ret != SHRINK_EMPTY:
                 freed += ret

@@ -29,16 +29,20 @@ from mmfw.types import (
     DEF_PRIORITY,
     SWAP_CLUSTER_MAX,
     CompactResult,
+    KswapdRequest,
     KswapdWake,
     MmOps,
     ReclaimContext,
     Reclaimer,
     ScanControl,
     ScanCounts,
+    ShrinkControl,
     WakeReason,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mmfw.mm.context import ExecContext, WaitQueueHead
     from mmfw.mm.lru_scan import LruScan
     from mmfw.mm.lruvec import Lruvec
@@ -167,6 +171,8 @@ class Vmscan:
         if current == MAX_NR_ZONES or current < highest_zoneidx:
             pgdat.kswapd_highest_zoneidx = highest_zoneidx
         pgdat.kswapd_order = max(pgdat.kswapd_order, order)
+        if self._ops.fold_kswapd_waker is not None:
+            self._ops.fold_kswapd_waker(pgdat, wake)
         if not self._kswapd_wait.waitqueue_active():
             return
         if pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES or (
@@ -183,6 +189,21 @@ class Vmscan:
         """Ask kcompactd for an order (``wakeup_kcompactd()``)."""
         if self.compaction is not None:
             self.compaction.wakeup_kcompactd(order, highest_zoneidx)
+
+    def kswapd_begins(self, order: int, highest_zoneidx: int) -> None:
+        """Tell policies that kswapd takes its request."""
+        if self._ops.kswapd_begin is not None:
+            self._ops.kswapd_begin(self.pgdat, KswapdRequest(order, highest_zoneidx))
+
+    def kswapd_requeues(self, order: int, highest_zoneidx: int) -> None:
+        """Tell policies that kswapd, woken from its nap, puts back what it had taken."""
+        if self._ops.kswapd_requeue is not None:
+            self._ops.kswapd_requeue(self.pgdat, KswapdRequest(order, highest_zoneidx))
+
+    def counts_as_failure(self, sc: ScanControl) -> bool:
+        """Whether a pass that reclaimed nothing brings kswapd nearer to giving up."""
+        count = self._ops.should_count_kswapd_failure
+        return count is None or count(self.pgdat, sc)
 
     # --- one pass -------------------------------------------------------------------------------------
 
@@ -223,8 +244,10 @@ class Vmscan:
             if self.lru_scan is not None:
                 self.lru_scan.prepare_scan_count(sc)
                 self.lru_scan.shrink_lruvec(sc, caller)
-            if self._ops.should_shrink_slab(ReclaimContext(pgdat, sc, caller)):
-                self._shrinkers.shrink_slab(sc.gfp_mask, pgdat.node_id, sc.priority, sc.order)
+            reclaim_context = ReclaimContext(pgdat, sc, caller)
+            if self._ops.should_shrink_slab(reclaim_context):
+                amend = self._amendment(reclaim_context)
+                self._shrinkers.shrink_slab(sc.gfp_mask, pgdat.node_id, sc.priority, amend)
             sc.nr_reclaimed += self._take_reclaimed_slab()
             progress = sc.nr_reclaimed - before
             reclaimable |= progress > 0
@@ -241,6 +264,10 @@ class Vmscan:
                 break
         if reclaimable and (self._progress_revives_kswapd or self.pgdat_balanced(sc.order, sc.reclaim_idx)):
             pgdat.kswapd_failures = 0
+
+    def _amendment(self, reclaim_context: ReclaimContext) -> Callable[[ShrinkControl], object] | None:
+        init = self._ops.init_shrink_control
+        return None if init is None else lambda shrinkctl: init(shrinkctl, reclaim_context)
 
     def _throttle(self, reason: VmscanThrottle) -> None:
         flags = self._context.task_flags

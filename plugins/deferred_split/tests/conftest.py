@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmfw import ShrinkControl
+from mmfw import ShrinkControl, attach
 from mmfw.gfp import GFP_KERNEL
 from mmfw.jit import page as pg
 from mmfw.mm.memory import Vma
 from mmfw.mm.shrinker import Shrinker
 from mmfw.testing import make_mm
 from mmfw_deferred_split.plugin import DeferredSplitParams, mmfw_module_exit, mmfw_module_init
+from mmfw_deferred_split.shrinker import WantedOrder
 
 
 class Bench:
@@ -35,9 +36,9 @@ class Bench:
         return self.mm.memory.deferred_split.split_queue
 
     def control(self, nr_to_scan: int = 0, order: int = 0) -> ShrinkControl:
-        return ShrinkControl(
-            gfp_mask=GFP_KERNEL, nid=0, nr_to_scan=nr_to_scan, nr_scanned=nr_to_scan, order=order
-        )
+        sc = ShrinkControl(gfp_mask=GFP_KERNEL, nid=0, nr_to_scan=nr_to_scan, nr_scanned=nr_to_scan)
+        attach(sc, WantedOrder(order))
+        return sc
 
     def count(self, order: int = 0) -> int:
         return self.shrinker.ops.count_objects(self.control(order=order))

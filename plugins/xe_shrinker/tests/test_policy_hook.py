@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmfw import SHRINK_EMPTY, SHRINK_STOP, ShrinkControl, gfp
+from mmfw import SHRINK_EMPTY, SHRINK_STOP, ShrinkControl, attach, gfp
 from mmfw_xe_shrinker import BoState
 
 POLICY = """
@@ -12,8 +12,13 @@ from mmfw import hookimpl
 
 @hookimpl(optionalhook=True)
 def xe_can_backup(device, sc):
-    return False if sc.order > 0 else None
+    # What a policy would attach; a class of this file's own would not be the tests'.
+    return False if sc.attached is not None and len(sc.attached) else None
 """
+
+
+class Withhold:
+    """The field that the policy of these tests looks for."""
 
 
 @pytest.fixture
@@ -33,7 +38,10 @@ def withheld(bench, tmp_path):
 
 
 def control(order: int, mask: int = gfp.GFP_KERNEL, nr_to_scan: int = 128) -> ShrinkControl:
-    return ShrinkControl(gfp_mask=mask, nid=0, order=order, nr_to_scan=nr_to_scan, nr_scanned=nr_to_scan)
+    sc = ShrinkControl(gfp_mask=mask, nid=0, nr_to_scan=nr_to_scan, nr_scanned=nr_to_scan)
+    if order:
+        attach(sc, Withhold())
+    return sc
 
 
 def test_count_offers_purgeable_objects_only(withheld):

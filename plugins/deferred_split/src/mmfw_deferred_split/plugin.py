@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, Field
 
-from mmfw import Metric, PluginInfo, Workload, hookimpl
+from mmfw import Metric, PluginInfo, Workload, attach, hookimpl
 from mmfw.jit.page import PB_PAGES
 from mmfw_deferred_split.kernels import DEFERRED_SPLIT_KERNELS
 from mmfw_deferred_split.queue import SUBSYSTEM, SplitQueue, SplitStats
-from mmfw_deferred_split.shrinker import DeferredSplitShrinker
+from mmfw_deferred_split.shrinker import DeferredSplitShrinker, WantedOrder
 from mmfw_deferred_split.workloads import (
     PartialUnmapParams,
     UnderusedParams,
@@ -21,7 +21,7 @@ from mmfw_deferred_split.workloads import (
 )
 
 if TYPE_CHECKING:
-    from mmfw import Mm
+    from mmfw import Mm, ReclaimContext, ShrinkControl
     from mmfw.mm.shrinker import Shrinker
 
 MMFW_PLUGIN: Final = PluginInfo(name="deferred-split", hook_api=(1, 0), kind="shrinker")
@@ -71,6 +71,12 @@ def mmfw_module_init(mm: Mm, params: DeferredSplitParams) -> None:
     shrinker = DeferredSplitShrinker(queue, order_aware=params.order_aware)
     mm.ledger.hold(SUBSYSTEM, lambda: len(queue.heads) * PB_PAGES)
     mm.attached.put(_Registered(queue, mm.register_shrinker(shrinker, "thp-deferred_split")))
+
+
+@hookimpl
+def mmfw_init_shrink_control(shrinkctl: ShrinkControl, reclaim_context: ReclaimContext) -> None:
+    """Tell shrinkers the order that is wanted; only with `order_aware` does this one look."""
+    attach(shrinkctl, WantedOrder(reclaim_context.order))
 
 
 @hookimpl

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mmfw import DEFAULT_SEEKS, SHRINK_EMPTY, SHRINK_STOP, hookimpl
+from mmfw import DEFAULT_SEEKS, SHRINK_EMPTY, SHRINK_STOP, attachment, hookimpl
 
 if TYPE_CHECKING:
     from mmfw import CompactionScan, ShrinkControl
     from mmfw_deferred_split.queue import SplitQueue
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOrder:
+    """Field that the proposal adds to ``struct shrink_control``: order reclaim works for, 0 once kswapd dropped it."""
+
+    order: int
 
 
 class DeferredSplitShrinker:
@@ -29,8 +37,10 @@ class DeferredSplitShrinker:
         self._queue = queue
         self._order_aware = order_aware
 
-    def _candidates(self, order: int) -> tuple[int, ...]:
+    def _candidates(self, sc: ShrinkControl) -> tuple[int, ...]:
         queue = self._queue
+        wanted = attachment(sc, WantedOrder)
+        order = 0 if wanted is None else wanted.order
         heads = queue.heads
         if not self._order_aware or order == 0:
             return heads
@@ -39,7 +49,7 @@ class DeferredSplitShrinker:
     @hookimpl
     def count_objects(self, sc: ShrinkControl) -> int:
         """Huge pages queued; with `order_aware`, those that could help the pass (``deferred_split_count()``)."""
-        nr = len(self._candidates(sc.order))
+        nr = len(self._candidates(sc))
         if nr == 0 and self._queue.rules.empty_says_so and not self._queue.heads:
             return SHRINK_EMPTY
         return nr
@@ -52,10 +62,10 @@ class DeferredSplitShrinker:
         """
         queue = self._queue
         # Nobody else runs until all are split, as the kernel holds a reference to each; time passes afterwards.
-        freed = [queue.split(pfn) for pfn in self._candidates(sc.order)[: sc.nr_to_scan]]
+        freed = [queue.split(pfn) for pfn in self._candidates(sc)[: sc.nr_to_scan]]
         done = [nr for nr in freed if nr >= 0]
         queue.charge(len(done), sum(done))
-        if not done and not self._candidates(sc.order):
+        if not done and not self._candidates(sc):
             return SHRINK_STOP
         return len(done)
 

@@ -37,7 +37,8 @@ class XeSpec:
 
             @hookimpl(optionalhook=True)
             def xe_can_backup(sc):
-                return False if sc.order > 0 else None
+                hint = attachment(sc, Hint)
+                return False if hint is not None and hint.opportunistic_compaction else None
 
         .. versionadded:: hook API 1
         """

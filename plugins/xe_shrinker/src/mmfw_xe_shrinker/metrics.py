@@ -13,7 +13,7 @@ from mmfw_xe_shrinker.stats import Evictor
 
 if TYPE_CHECKING:
     from mmfw import Mm
-    from mmfw.types import Better
+    from mmfw.offers import Better
 
 #: Counters of `XeStats`: name, unit, direction of an improvement, what is counted, and how it is read.
 _COUNTERS: Final[tuple[tuple[str, str, Better, str, Callable[[XeDevice], int]], ...]] = (
