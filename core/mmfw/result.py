@@ -70,6 +70,8 @@ class RunResult:
         What ran.
     plugins : tuple of str
         Loaded plugins, needs first.
+    policies : tuple of str
+        Policies it ran with, options behind colons; empty for mainline. Not part of the digest.
     machine, nr_cpus, overrides
         What it ran on, and what ``--set`` changed.
     seed, virtual_ns : int
@@ -105,6 +107,7 @@ class RunResult:
     scenario: str
     kernel: str
     plugins: tuple[str, ...]
+    policies: tuple[str, ...]
     machine: str
     nr_cpus: int
     overrides: dict[str, Any]
@@ -139,7 +142,7 @@ class RunResult:
             "scenario": self.scenario,
             "kernel": self.kernel,
             "plugins": list(self.plugins),
-            "policies": [],
+            "policies": list(self.policies),
             "machine": self.machine,
             "nr_cpus": self.nr_cpus,
             "set": self.overrides,

@@ -18,6 +18,7 @@ from mmfw.machine import Machine, load_machine
 from mmfw.machine.pcmodel import parse_ram_size
 from mmfw.observe import Observer
 from mmfw.plugins import load
+from mmfw.policies import Policy
 from mmfw.registry import LoadedPlugins
 from mmfw.result import RunResult
 from mmfw.scenario import Scenario, find_scenarios, load_scenario, parse_duration
@@ -37,6 +38,8 @@ class RunRequest:
         Short names, besides the scenario's own.
     plugin_files : tuple of Path
         Single-file prototypes.
+    policies : tuple of Policy
+        Policies that run with it (`mmfw.policies.parse_policy`); none is mainline.
     kernel, machine, duration : str or None
         In place of the scenario's.
     short : bool
@@ -56,6 +59,7 @@ class RunRequest:
     scenario: str | None = None
     plugins: tuple[str, ...] = ()
     plugin_files: tuple[Path, ...] = ()
+    policies: tuple[Policy, ...] = ()
     kernel: str | None = None
     machine: str | None = None
     duration: str | None = None
@@ -103,7 +107,17 @@ def choose_scenario(request: RunRequest, plugins: LoadedPlugins | None) -> Scena
 def _load_all(request: RunRequest, scenario: Scenario) -> LoadedPlugins:
     asked = [name.replace("_", "-") for name in request.plugins]
     names = [*request.plugins, *(name for name in scenario.plugins if name not in asked)]
+    # Policies come last, so that the drivers they look at are set up before them.
+    names += [policy.name for policy in request.policies if policy.name not in asked]
     return load(names, list(request.plugin_files))
+
+
+def _with_options(scenario: Scenario, policies: tuple[Policy, ...]) -> Scenario:
+    params = dict(scenario.params)
+    for policy in policies:
+        if policy.options:
+            params[policy.name] = {**params.get(policy.name, {}), **dict(policy.options)}
+    return scenario.model_copy(update={"params": params})
 
 
 def _machine(request: RunRequest, scenario: Scenario) -> tuple[Scenario, Machine]:
@@ -153,7 +167,7 @@ def _run(request: RunRequest, observer: Observer, progress: Callable[[int, int],
     kernel_profile(kernel)
     lasts = scenario.short_duration if request.short else scenario.duration
     until_ns = parse_duration(request.duration or lasts)
-    scenario, machine = _machine(request, scenario)
+    scenario, machine = _machine(request, _with_options(scenario, request.policies))
     system = build_system(scenario, machine, plugins, seed=request.seed, kernel=kernel, short=request.short)
     mm, sched = system.mm, system.sched
     before = mm.buddyinfo()
@@ -186,6 +200,7 @@ def _run(request: RunRequest, observer: Observer, progress: Callable[[int, int],
         scenario=scenario.name,
         kernel=kernel,
         plugins=plugins.names,
+        policies=tuple(str(policy) for policy in request.policies),
         machine=machine.name,
         nr_cpus=machine.nr_cpus,
         overrides=request.overrides,

@@ -33,6 +33,9 @@ def run(
     plugin_file: list[Path] = typer.Option(
         [], "--plugin-file", help="Load a single-file prototype; may be repeated."
     ),
+    policy: str = typer.Option(
+        None, "--policy", help="Policies to run with, composed by +, options by colons: P+Q:key=value."
+    ),
     kernel: str = typer.Option(
         None, "--kernel", help="Kernel profile in place of the scenario's: 6.1, 7.1 or 7.2."
     ),
@@ -64,6 +67,7 @@ def run(
 ) -> None:
     """Run a scenario on a simulated machine."""
     from mmfw.errors import InputError
+    from mmfw.policies import parse_policy
     from mmfw.run import RunRequest
     from mmfw.run import run as run_scenario
     from mmfw.scenario import parse_set
@@ -77,6 +81,7 @@ def run(
         scenario=scenario,
         plugins=names,
         plugin_files=tuple(plugin_file),
+        policies=parse_policy(policy),
         kernel=kernel,
         machine=machine,
         duration=duration,
@@ -118,7 +123,8 @@ def _progress() -> tuple[Callable[[int, int], None] | None, Callable[[], None]]:
 
 def _summary(result: RunResult) -> str:
     lines = [
-        f"scenario {result.scenario}, kernel {result.kernel}, plugins {', '.join(result.plugins)}, "
+        f"scenario {result.scenario}, policy {' + '.join(result.policies) or 'mainline'}, kernel {result.kernel}, "
+        f"plugins {', '.join(result.plugins)}, "
         f"machine {result.machine}, {result.nr_cpus} CPUs, "
         f"seed {result.seed}: {result.virtual_ns / 1e9:g} virtual s in {result.wall_seconds:.1f} s",
         "",
