@@ -1,0 +1,1 @@
+"""A policy: TTM backs objects up in whole blocks."""
