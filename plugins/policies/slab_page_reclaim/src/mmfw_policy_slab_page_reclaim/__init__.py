@@ -1,0 +1,1 @@
+"""A policy: the dentry and inode caches are reclaimed slab by slab."""
