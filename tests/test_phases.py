@@ -172,3 +172,20 @@ def test_phases_that_cannot_be_are_refused(body, message):
     with pytest.raises(InputError, match=message) as fault:
         parse_scenario(HEAD + body, "phased.toml")
     assert str(fault.value).startswith("phased.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            'progress = "steps_don"',
+            "progress: no loaded plugin has a counter 'steps_don'; did you mean 'steps_done'",
+        ),
+        ('progress = "steps_gauge"', "no loaded plugin has a counter 'steps_gauge'"),
+        ('metrics = ["kswapd_wake"]', "metrics: no figure 'kswapd_wake'; did you mean 'kswapd_wakes'"),
+    ],
+)
+def test_figures_that_nobody_has_are_refused(run_toml, monkeypatch, line, message):
+    monkeypatch.setitem(globals(), "HEAD", HEAD.replace('progress = "steps_done"', line))
+    with pytest.raises(InputError, match=message):
+        run_toml('[[workloads]]\nname = "steps"\n')

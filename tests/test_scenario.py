@@ -174,3 +174,35 @@ def test_a_knob_that_names_itself_does_not_hang():
     assert parse_scenario(text, "small.toml", {"rate": 2}).workloads[0].params["rate"] == 2
     with pytest.raises(InputError, match="knob 'round' stands for itself"):
         parse_scenario(text, "small.toml", {"round": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + f"nr_swap_pages = {'9' * 5000}\n", "not TOML that can be read"),
+        ("a = " + "[" * 500 + "]" * 500, "not TOML that can be read"),
+        (
+            GOOD.replace("page_cache_pages = 10", "page_cache_pages = 10000000000000000000000"),
+            "less than or equal",
+        ),
+        (GOOD + '\n[knobs]\nclients = ""\n', r"knobs\.clients: it stands for nothing"),
+        (GOOD + "\n[knobs]\nclients = []\n", r"knobs\.clients: it stands for nothing"),
+        (GOOD + '\n[knobs]\nduration = "workloads.0.count"\n', r"knobs\.duration: the scenario has a key"),
+        ('duration = "999999999999min"\n' + GOOD, "too long; a run lasts 1440min"),
+    ],
+)
+def test_what_would_break_a_reader_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_scenario(text, "small.toml")
+
+
+def test_two_knobs_that_stand_for_each_other_do_not_hang():
+    text = GOOD + '\n[knobs]\na = "b"\nb = "a"\n'
+    with pytest.raises(InputError, match="knob 'a' stands for itself"):
+        parse_scenario(text, "small.toml", {"a": 3})
+
+
+@pytest.mark.parametrize("text", ["v=" + "9" * 5000, "v=" + "[" * 500])
+def test_a_setting_that_would_break_a_reader_is_refused(text):
+    with pytest.raises(InputError, match="--set v: cannot be read"):
+        parse_set(text)

@@ -293,3 +293,20 @@ def test_time_never_goes_back_and_runs_repeat_exactly(nr_cpus, model, programs):
     times = [entry[0] for entry in log]
     assert times == sorted(times)
     assert record(nr_cpus, model, programs) == log
+
+
+def test_a_thousand_tasks_may_begin_inside_one_another() -> None:
+    """A greenlet inherits the depth of the stack that first switches to it, and Python allows a thousand."""
+    sched = Scheduler()
+    ended = []
+
+    def begin(number: int) -> None:
+        if number:
+            sched.spawn(begin, number - 1, name=f"task-{number}")
+            sched.sleep(1_000)
+        ended.append(number)
+
+    sched.spawn(begin, 1000, name="first")
+    sched.run()
+    assert len(ended) == 1001
+    sched.close()

@@ -28,10 +28,11 @@ A ratio of nothing is None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median_low
 from typing import TYPE_CHECKING, Final
 
+from mmfw.errors import InputError, did_you_mean
 from mmfw.mm.fragmentation import free_counts, unusable_free_index
 from mmfw.mm.vmstat import VmEvent
 from mmfw.result import PhaseResult
@@ -44,6 +45,15 @@ if TYPE_CHECKING:
 
 #: Virtual time between two samples.
 SAMPLE_NS: Final = 100_000_000
+
+#: Figures of every run, whatever is loaded.
+FIXED: Final = (
+    "kswapd_wakes", "nr_free_pages_min", "nr_free_pages_median", "nr_free_pages_end",
+    "success_ratio_order_9", "latency_p50_ns_order_9", "latency_p99_ns_order_9", "working_set_loss_pages",
+    "working_set_loss_per_high_order_page", "shrinker_pages_per_object", "contiguity_yield", "unusable_index_order_9",
+    "free_blocks_order_9", "kswapd_busy_ratio", "kcompactd_busy_ratio", "direct_stall_ns", "forward_progress_per_second",
+    "oom_kills", "order_0_failures", "unfairness",
+)  # fmt: skip
 
 Figures = dict[str, int | float | None]
 
@@ -203,6 +213,25 @@ class _Standing:
         self.requests = requests
         self.unusable_index = unusable_index
         self.nr_free_pages = nr_free_pages
+
+
+def check_names(metrics: Sequence[str], progress: str | None, plugin_metrics: Mapping[str, Metric]) -> None:
+    """Check what a scenario wants shown first, and what it calls its progress.
+
+    Raises
+    ------
+    InputError
+        There is no such figure, or the progress is no counter of a loaded plugin.
+    """
+    known = {*plugin_metrics, *FIXED, *(event.name for event in VmEvent)}
+    for name in metrics:
+        if name not in known:
+            raise InputError(f"metrics: no figure {name!r}; {did_you_mean(name, known)}")
+    counters = [name for name, metric in plugin_metrics.items() if metric.kind == "counter"]
+    if progress is not None and progress not in counters:
+        raise InputError(
+            f"progress: no loaded plugin has a counter {progress!r}; {did_you_mean(progress, counters)}"
+        )
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -164,6 +164,10 @@ class LoadedPlugins:
                 return each
         raise InputError(f"plugin {name!r} is not loaded; {did_you_mean(name, self.names)}")
 
+    def only(self, name: str) -> LoadedPlugins:
+        """The same set, reduced to one plugin: to ask what that one offers."""
+        return replace(self, plugins=(self[name],))
+
     def owner_of(self, thing: object) -> str:
         """Plugin under initialisation, or else the one in whose package the class of `thing` is defined."""
         if self._initialising:

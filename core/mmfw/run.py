@@ -12,7 +12,7 @@ from typing import Any
 
 from mmfw.errors import InputError
 from mmfw.eventlog import EventLog
-from mmfw.figures import PhaseLog, Sampler, measure
+from mmfw.figures import PhaseLog, Sampler, check_names, measure
 from mmfw.kernels import kernel_profile
 from mmfw.machine import Machine, load_machine
 from mmfw.machine.pcmodel import parse_ram_size
@@ -170,6 +170,7 @@ def _run(request: RunRequest, observer: Observer, progress: Callable[[int, int],
     scenario, machine = _machine(request, _with_options(scenario, request.policies))
     system = build_system(scenario, machine, plugins, seed=request.seed, kernel=kernel, short=request.short)
     mm, sched = system.mm, system.sched
+    check_names(scenario.metrics, scenario.progress, system.metrics)
     before = mm.buddyinfo()
     observer.start(mm)
     log = EventLog(mm)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 GROUP: Final = "mmfw.scenarios"
 _NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
 
-Count = Annotated[int, Field(ge=0)]
+#: A virtual day.
+MAX_DURATION_NS: Final = 86_400_000_000_000
+
+Count = Annotated[int, Field(ge=0, le=1 << 40)]
 ZoneName = Literal["DMA", "DMA32", "Normal"]
 Buddyinfo = Annotated[list[Count], Field(min_length=11, max_length=11)]
 
@@ -43,6 +46,8 @@ def parse_duration(text: str) -> int:
     ns = int(whole) * unit + (int(part) * unit // 10 ** len(part) if part else 0)
     if ns <= 0:
         raise InputError(f"duration {text!r} is not positive")
+    if ns > MAX_DURATION_NS:
+        raise InputError(f"duration {text!r} is too long; a run lasts 1440min at the most")
     return ns
 
 
@@ -137,6 +142,11 @@ class Scenario(_Model):
                 raise ValueError(
                     f"phase {phase.name!r} has neither a duration nor a workload that would end it"
                 )
+        for knob, keys in self.knobs.items():
+            if not keys or (isinstance(keys, list) and not all(keys)):
+                raise ValueError(f"knobs.{knob}: it stands for nothing; name a key such as workloads.0.count")
+            if knob in Scenario.model_fields:
+                raise ValueError(f"knobs.{knob}: the scenario has a key of that name; choose another")
         for text in (self.duration, self.short_duration):
             _duration_or_value_error(text)
         for phase in self.phases:
@@ -179,7 +189,15 @@ def _describe(fault: ErrorDetails) -> str:
     if fault["type"] == "missing":
         return f"{where}: this key is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (it is {fault['input']!r:.60})" if where else message
+    return f"{where}: {message} (it is {_short(fault['input'])})" if where else message
+
+
+def _short(value: object) -> str:
+    """A value as a message shows it; Python refuses to print integers of thousands of digits."""
+    try:
+        return f"{value!r:.60}"
+    except ValueError:
+        return "an integer of thousands of digits"
 
 
 def _line_of(text: str, loc: tuple[Any, ...]) -> int | None:
@@ -216,6 +234,8 @@ def parse_scenario(text: str, file: str, overrides: dict[str, Any] | None = None
     except tomli.TOMLDecodeError as fault:
         found = re.search(r"line (\d+)", str(fault))
         raise InputError(f"not TOML: {fault}", file=file, line=int(found[1]) if found else None) from None
+    except (RecursionError, ValueError) as fault:  # nested too deep, or an integer of thousands of digits
+        raise InputError(f"not TOML that can be read: {fault}", file=file) from None
     for key, value in (overrides or {}).items():
         _override(data, key, value)
     try:
@@ -236,14 +256,14 @@ def _override(data: dict[str, Any], key: str, value: Any, within: tuple[str, ...
     knobs = data.get("knobs", {})
     knobs = knobs if isinstance(knobs, dict) else {}
     meant = knobs.get(key)
-    if isinstance(meant, list):
+    if isinstance(meant, str):
+        meant = [] if meant == key else [meant]
+    if isinstance(meant, list) and meant:
         if key in within:
             raise InputError(f"--set {within[0]}: knob {key!r} stands for itself")
         for each in meant:
             _override(data, str(each), value, (*within, key))
         return
-    if isinstance(meant, str) and meant != key:
-        key = meant
     parts = key.split(".")
     if len(parts) == 1 and key not in Scenario.model_fields:
         tables = _tables_with(data, key)
@@ -307,6 +327,8 @@ def parse_set(text: str) -> tuple[str, Any]:
         return key, tomli.loads(f"v = {value}")["v"]
     except tomli.TOMLDecodeError:
         return key, value
+    except (RecursionError, ValueError) as fault:
+        raise InputError(f"--set {key}: cannot be read: {fault}") from None
 
 
 class ScenarioFile(_Model):

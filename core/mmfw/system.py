@@ -249,7 +249,8 @@ def tear_down(system: System) -> bool:
     leaked = mm.nr_allocated_pages() - kept
     if leaked:
         names = ", ".join(system.plugins.names)
-        raise PluginError(f"{leaked} pages were not given back", plugin=names, hook="mmfw_module_exit")
+        whose = names if len(system.plugins.names) == 1 else f"one of {names}"
+        raise PluginError(f"{leaked} pages were not given back", plugin=whose, hook="mmfw_module_exit")
     return True
 
 

@@ -140,3 +140,16 @@ def test_a_full_disk_is_one_line_and_status_2(
     assert done.stderr == f"mmfw: {tmp_path / 't'}: --trace: cannot be written: File too large\n"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["t", "toy.py"]
     assert (tmp_path / "t").read_text() == "old"
+
+
+def test_a_name_with_a_newline_makes_one_line(capsys, tmp_path):
+    from mmfw.cli import main
+
+    broken = tmp_path / "broken.toml"
+    broken.write_text('"a\\nb" = 1\nname = "x"\n')
+    with pytest.raises(SystemExit) as done:
+        main(["run", str(broken)])
+    said = capsys.readouterr().err
+    assert done.value.code == 2
+    assert said.count("\n") == 1
+    assert r"a\nb: no such key" in said

@@ -167,5 +167,7 @@ def _usage_errors() -> Any:
 
 
 def _complain(message: str, status: int) -> int:
-    typer.echo(f"mmfw: {message}", err=True)
+    # One line, whatever names the user's input had: a control character is shown as it would be written.
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    typer.echo(f"mmfw: {shown}", err=True)
     return status

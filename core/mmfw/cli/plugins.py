@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from mmfw.discovery import PluginRecord
-    from mmfw.registry import LoadedPlugin
+    from mmfw.registry import LoadedPlugin, LoadedPlugins
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
 
@@ -69,11 +71,15 @@ def info(
 
     record = file_record(name) if name.endswith(".py") else only_record(name, discover())
     loaded = check_plugin(record)
-    described = _describe(loaded.plugins[0] if record.name == "mainline" else loaded.plugins[-1])
+    one = loaded.plugins[0] if record.name == "mainline" else loaded.plugins[-1]
+    described = _describe(one) | _offers(loaded, one)
     if output is Format.JSON:
         typer.echo(json.dumps(described, indent=2))
         return
     for key, value in described.items():
+        if isinstance(value, dict):
+            _print_offers(key, value)
+            continue
         shown = ", ".join(value) if isinstance(value, list) else value
         typer.echo(f"{key.replace('_', ' ') + ':':<15}{shown or '-'}")
 
@@ -101,6 +107,48 @@ def _describe(loaded: LoadedPlugin) -> dict[str, Any]:
         "composes_with": list(about.composes_with),
         "hooks": [one.hook for one in loaded.implementations],
     }
+
+
+def _fields(model: type[BaseModel] | None) -> dict[str, str]:
+    """Each parameter's default and meaning."""
+    if model is None:
+        return {}
+    told = {}
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        shown = default.value if isinstance(default, Enum) else default
+        told[name] = f"{shown}: {field.description or '-'}"
+    return told
+
+
+def _offers(loaded: LoadedPlugins, one: LoadedPlugin) -> dict[str, dict[str, Any]]:
+    """Parameters, workloads and metrics of one of the loaded plugins."""
+    hooks = {each.hook for each in one.implementations}
+    found: dict[str, dict[str, Any]] = {}
+    if "mmfw_plugin_params" in hooks:
+        found["parameters"] = _fields(loaded.plugin_params().get(one.name))
+    if "mmfw_register_workloads" in hooks:
+        theirs = loaded.only(one.name).workloads()
+        found["workloads"] = {
+            name: {"description": load.description, "parameters": _fields(load.params)}
+            for name, load in theirs.items()
+        }
+    if "mmfw_register_metrics" in hooks:
+        metrics = loaded.only(one.name).metrics()
+        found["metrics"] = {name: f"{metric.unit}: {metric.description}" for name, metric in metrics.items()}
+    return found
+
+
+def _print_offers(title: str, offers: dict[str, Any], indent: str = "") -> None:
+    typer.echo(f"{indent}{title}:")
+    width = max((len(name) for name in offers), default=0)
+    for name, told in offers.items():
+        if isinstance(told, dict):
+            typer.echo(f"{indent}  {name}: {told['description']}")
+            if told["parameters"]:
+                _print_offers("parameters", told["parameters"], indent + "    ")
+        else:
+            typer.echo(f"{indent}  {name:<{width}}  {told}")
 
 
 def _print_table(rows: list[dict[str, Any]], *, check: bool) -> None:

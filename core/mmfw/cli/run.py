@@ -13,8 +13,6 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmfw.result import PhaseResult, RunResult
-
 
 class Format(StrEnum):
     """How the answer is printed."""
@@ -102,7 +100,9 @@ def run(
     if output is Format.JSON:
         typer.echo(json.dumps(result.as_json(), indent=2))
     else:
-        typer.echo(_summary(result))
+        from mmfw.cli.summary import summary
+
+        typer.echo(summary(result))
 
 
 def _progress() -> tuple[Callable[[int, int], None] | None, Callable[[], None]]:
@@ -119,89 +119,3 @@ def _progress() -> tuple[Callable[[int, int], None] | None, Callable[[], None]]:
         sys.stderr.flush()
 
     return show, clear
-
-
-def _summary(result: RunResult) -> str:
-    lines = [
-        f"scenario {result.scenario}, policy {' + '.join(result.policies) or 'mainline'}, kernel {result.kernel}, "
-        f"plugins {', '.join(result.plugins)}, "
-        f"machine {result.machine}, {result.nr_cpus} CPUs, "
-        f"seed {result.seed}: {result.virtual_ns / 1e9:g} virtual s in {result.wall_seconds:.1f} s",
-        "",
-    ]
-    values = {**result.vmstat, **result.metrics}
-    first = [name for name in result.first_metrics if name in values]
-    names = first + [name for name in result.metrics if name not in first]
-    width = max(len(name) for name in names)
-    for name in names:
-        value = values[name]
-        unit = result.units.get(name, "")
-        lines.append(
-            f"  {name:<{width}}  {_shown(value):>12}  {unit if unit not in ('1', 'ratio') else ''}".rstrip()
-        )
-    if result.phases:
-        lines += ["", *_phases(result, first)]
-    if result.requests:
-        lines += ["", *_requests(result)]
-    wakes = ", ".join(f"order {order}: {n}" for order, n in result.kswapd_wakes_by_order.items())
-    lines += ["", f"kswapd passes by order: {wakes or 'none'}"]
-    lines += ["shrinkers (calls that found something, objects freed, pages that came free meanwhile):"]
-    lines += [
-        f"  {name:<24} {c['calls']:>10} {c['freed']:>12} {c['pages_freed']:>12}"
-        for name, c in result.shrinker_calls.items()
-    ]
-    lines += ["", "buddyinfo, free blocks by order 0..10"]
-    for label, table in (("before", result.buddyinfo_before), ("after", result.buddyinfo)):
-        lines += [f"  {label:<6} {zone:>8} " + "".join(f"{n:>7}" for n in row) for zone, row in table.items()]
-    lines += ["", "not modelled in this version: " + "; ".join((*_not_modelled(),))]
-    if not result.leak_checked:
-        lines.append("the machine did not come to rest after the run, so leaks were not looked for")
-    lines += [result.validated, f"digest {result.digest}"]
-    return "\n".join(lines)
-
-
-def _shown(value: int | float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if isinstance(value, float) else f"{value}"
-
-
-def _phases(result: RunResult, first: list[str]) -> list[str]:
-    """A line for each phase, then the scenario's first metrics of each."""
-    lines = [
-        "phases: from, to (virtual s), free pages, unusable index for order 9 (thousandths), order-9 requests"
-    ]
-    for phase in result.phases:
-        before, after = phase.unusable_index_order_9
-        nr = sum(row[2] for row in phase.requests if row[0] == 9)
-        failed = sum(row[3] for row in phase.requests if row[0] == 9)
-        lines.append(
-            f"  {phase.name:<16} {phase.start_ns / 1e9:>7.2f} {phase.end_ns / 1e9:>7.2f} "
-            f"{phase.nr_free_pages[0]:>9} -> {phase.nr_free_pages[1]:<9} {before:>4} -> {after:<4} "
-            f"{nr - failed} of {nr} served"
-        )
-    for name in first:
-        values = [_of_phase(phase, name) for phase in result.phases]
-        if any(value is not None for value in values):
-            lines.append(f"  {name}: " + ", ".join(_shown(value) for value in values))
-    return lines
-
-
-def _of_phase(phase: PhaseResult, name: str) -> int | float | None:
-    return phase.metrics[name] if name in phase.metrics else phase.vmstat.get(name)
-
-
-def _requests(result: RunResult) -> list[str]:
-    lines = ["requests: order, class, number, failed, time to answer (median, 99th percentile)"]
-    lines += [
-        f"  {row.order:>5} {row.cls.value:>6} {row.nr:>10} {row.nr_failed:>10} "
-        f"{row.p50_ns / 1e3:>10.1f} us {row.p99_ns / 1e3:>12.1f} us"
-        for row in result.requests
-    ]
-    return lines
-
-
-def _not_modelled() -> tuple[str, ...]:
-    from mmfw.result import NOT_MODELLED
-
-    return NOT_MODELLED

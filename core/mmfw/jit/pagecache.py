@@ -292,7 +292,9 @@ def get_read_batch(page: Any, slots: Any, start: int, end: int) -> tuple[int, in
 @njit
 def set_readahead(page: Any, slots: Any, slot: int) -> None:
     """Give the folio of a slot the readahead flag (``folio_set_readahead()``)."""
-    page[4 * folio_head(page, i64(slots[slot])) + WORD] |= PG_RECLAIM
+    pfn = i64(slots[slot])
+    if pfn < SLOT_SHADOW:
+        page[4 * folio_head(page, pfn) + WORD] |= PG_RECLAIM
 
 
 @njit
@@ -302,9 +304,12 @@ def clear_readahead(page: Any, slots: Any, slot: int) -> tuple[int, int]:
     Returns
     -------
     (int, int)
-        Its order, or -1 if it keeps the flag since it is being written; and pages between its head and the slot's.
+        Its order, or -1 if it keeps the flag since it is being written, or is gone, for the reader holds no reference
+        here; and pages between its head and the slot's.
     """
     pfn = i64(slots[slot])
+    if pfn >= SLOT_SHADOW:
+        return -1, 0
     head = folio_head(page, pfn)
     word = i64(page[4 * head + WORD])
     if word & PG_WRITEBACK:

@@ -171,7 +171,7 @@ def load_machine(spec: str, nr_cpus: int | None = None, list_order: ListOrder = 
         machine = Machine(path.name, SnapshotSource(read_snapshot(path)))
     else:
         raise InputError(
-            f"machine {spec!r} is neither a RAM size ({', '.join(PRESETS)}), nor a folder of /proc files,"
+            f"machine {spec!r} is neither a RAM size (such as 256M, 8G, 96G or 1TiB), nor a folder of /proc files,"
             " nor a snapshot file"
         )
     if nr_cpus is not None and nr_cpus != machine.nr_cpus:

@@ -354,7 +354,12 @@ class Scheduler(Dispatcher):
         self._stop = False
         self._main = main = getcurrent()
         try:
-            while (nxt := self._next()) is not main:
+            while True:
+                # A greenlet that has not begun is false, so it must be told from None by name.
+                nxt = self._next() if self._unborn is None else self._unborn
+                self._unborn = None
+                if nxt is main:
+                    break
                 nxt.switch()
         finally:
             self._main = None

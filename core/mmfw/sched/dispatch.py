@@ -69,6 +69,7 @@ class Dispatcher:
         self._horizon = NEVER  # a charge that ends before it needs no switch
         self._until = NEVER
         self._main: greenlet | None = None
+        self._unborn: greenlet | None = None
         self._failure: BaseException | None = None
         self._stop = False
         self._closed = False
@@ -259,8 +260,14 @@ class Dispatcher:
     def _switch_from(self, task: Task) -> None:
         """Let others execute until `task` is to go on."""
         target = self._next()
-        if target is not task.greenlet:
-            target.switch()
+        if target is task.greenlet:
+            return
+        if not target and target is not self._main:
+            # A task begins from run(): a greenlet inherits the depth of the stack that first switches to it.
+            self._unborn = target
+            assert self._main is not None
+            target = self._main
+        target.switch()
 
     def _has_events(self) -> bool:
         """Whether anything is to come but ticks, which start nothing by themselves."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from mmfw import InputError
 from mmfw_xe_shrinker.device import XeDevice
 
 if TYPE_CHECKING:
@@ -125,7 +126,19 @@ class Clients:
 
 
 def draw_sizes(mm: Mm, name: str, nr_pages: int, min_order: int, max_order: int) -> list[int]:
-    """Object sizes in pages that add up to `nr_pages`: powers of two, each as likely; the last one is cut."""
+    """Object sizes in pages that add up to `nr_pages`: powers of two, each as likely; the last one is cut.
+
+    Raises
+    ------
+    InputError
+        Memory and swap together hold no such objects.
+    """
+    room = sum(zone.managed_pages for zone in mm.pgdat.node_zones) + mm.swap.total_swap_pages
+    if nr_pages > room:
+        raise InputError(
+            f"{name}: objects of {nr_pages} pages are wanted, memory and swap have {room}; lower working_set_pages "
+            "or resident_pages"
+        )
     rng = mm.rng(name)
     sizes: list[int] = []
     left = nr_pages

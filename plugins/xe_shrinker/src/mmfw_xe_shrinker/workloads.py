@@ -40,7 +40,7 @@ class ClientParams(BaseModel):
     )
     bo_min_order: int = Field(4, ge=0, le=18, description="smallest object, as an order: 4 is 64 KiB")
     bo_max_order: int = Field(11, ge=0, le=18, description="largest object, as an order: 11 is 8 MiB")
-    execs_per_second: float = Field(60.0, gt=0, le=1e6, description="execs a second that it aims at")
+    execs_per_second: float = Field(60.0, ge=1e-3, le=1e6, description="execs a second that it aims at")
     exec_user_us: int = Field(100, ge=0, description="user-mode work for an exec")
     gpu_job_us: int = Field(1_000, ge=0, description="time an exec's job keeps the one engine busy")
     waits_for_job: bool = Field(True, description="whether it waits for each job before it goes on")
@@ -163,7 +163,7 @@ class ChurnParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bo_pages: int = Field(512, ge=1, description="size of each object, pages")
-    per_second: float = Field(200.0, gt=0, le=1e6, description="objects made a second")
+    per_second: float = Field(200.0, ge=1e-3, le=1e6, description="objects made a second")
     live_bos: int = Field(
         16, ge=1, description="objects that live at once; the oldest is dropped for a new one"
     )

@@ -65,16 +65,18 @@ class BtreeWalkParams(BaseModel):
     )
     block_bytes: int = Field(4096, description="block of the filesystem: 512 to 65536, a power of two")
     dir_block_bytes: int = Field(4096, description="block of directories (mkfs.xfs -n size): 4096 to 65536")
-    free_extents: int = Field(1_000_000, ge=1, description="records of the trees of free space")
-    rmap_records: int = Field(2_000_000, ge=1, description="records of the reverse mappings")
-    file_extents: int = Field(2_000_000, ge=1, description="extents of the one large file")
-    dir_entries: int = Field(2_000_000, ge=1, description="names in the one large directory")
+    free_extents: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="records of the trees of free space"
+    )
+    rmap_records: int = Field(2_000_000, ge=1, le=100_000_000, description="records of the reverse mappings")
+    file_extents: int = Field(2_000_000, ge=1, le=100_000_000, description="extents of the one large file")
+    dir_entries: int = Field(2_000_000, ge=1, le=100_000_000, description="names in the one large directory")
     ino_percent: int = Field(20, ge=0, le=100, description="lookups in the inode trees")
     alloc_percent: int = Field(20, ge=0, le=100, description="... in the trees of free space")
     rmap_percent: int = Field(10, ge=0, le=100, description="... in the reverse mappings")
     bmap_percent: int = Field(20, ge=0, le=100, description="... in the file's extents")
     dir_percent: int = Field(30, ge=0, le=100, description="... in the directory")
-    start_ms: int = Field(0, ge=0, description="virtual ms until it begins")
+    start_ms: int = Field(0, ge=0, le=86_400_000, description="virtual ms until it begins")
 
     @field_validator("block_bytes", "dir_block_bytes")
     @classmethod
