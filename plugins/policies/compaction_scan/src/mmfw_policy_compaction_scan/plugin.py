@@ -120,7 +120,7 @@ def free_above(zone: ZoneView, mark: int, highest_zoneidx: int) -> int:
 def would_compact(cc: CompactControl) -> bool:
     """Whether ``compaction_suitable()`` says CONTINUE, as far as a policy can tell.
 
-    It cannot see whose lists free blocks are on, nor does it grant access to reserves. That makes a difference only if the
+    It cannot see whose lists free blocks are on, nor does it grant access to reserves. That matters only if the
     last free block of the order is reserved, or if reserves are all that is left.
     """
     zone, order, hzi = cc.zone, cc.order, cc.highest_zoneidx
