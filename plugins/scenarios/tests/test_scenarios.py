@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mmfw.errors import InputError
+from mmfw.figures import check_names
 from mmfw.plugins import load
 from mmfw.run import RunRequest, run
 from mmfw.scenario import find_scenarios, load_scenario
@@ -33,6 +34,7 @@ def test_every_load_takes_the_parameters_it_is_given(name):
         assert params is not None
         assert set(spec.params) <= set(params.model_fields)
         params.model_validate(spec.params)
+    check_names(scenario.metrics, scenario.progress, load(list(scenario.plugins)).metrics())
 
 
 @pytest.mark.parametrize("name", NAMES)
