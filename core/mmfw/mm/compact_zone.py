@@ -380,13 +380,21 @@ class CompactRun:
     def _ask_shrinkers(self, phase: ScanPhase) -> int:
         """Have the shrinkers free memory if a policy wants that; pages freed, this CPU's lists drained of them."""
         asked = self._shrinkers
-        scan = None if asked is None else asked.plan(self.control, phase)
-        if asked is None or scan is None:
+        if asked is None:
+            return 0
+        if phase is not ScanPhase.ENTRY:
+            # The scanners work on the array; a decision sees where they stand.
+            self.control.migrate_pfn = self._fields[cct.CC_MIGRATE_PFN]
+            self.control.free_pfn = self._fields[cct.CC_FREE_PFN]
+        scan = asked.plan(self.control, phase)
+        if scan is None:
             return 0
         if self._capture:
             asked.capture.set_current(self)
         try:
-            freed = asked.compaction_scan(scan)
+            # kcompactd has no PF_MEMALLOC of its own: what a shrinker allocates here must not reclaim.
+            with self._context.memalloc_noreclaim():
+                freed = asked.compaction_scan(scan)
         finally:
             if self._capture:
                 asked.capture.clear_current()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from mmfw_policy_opportunistic_compaction import OpportunisticCompaction, Params, WakerClass, waker_class
-from mmfw_policy_opportunistic_compaction import plugin as policy
 
 from mmfw import ReclaimContext, Reclaimer, ScanControl, ShrinkControl, attach, attachment, gfp
 from mmfw.run import RunRequest, run
 from mmfw.testing import make_mm
 from mmfw.types import KswapdRequest, KswapdWake, WakeReason
+from mmfw_policy_opportunistic_compaction import OpportunisticCompaction, Params, WakerClass, waker_class
+from mmfw_policy_opportunistic_compaction import plugin as policy
 
 FAILABLE = gfp.GFP_KERNEL | gfp.NORETRY | gfp.NOWARN
 #: Fragmented, with 25,000 pages free: order 0 is far above its watermarks, order 9 cannot be had.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from mmfw_policy_ttm_beneficial_order import Mode, Params, beneficial_gfp_mask
 
 from mmfw import InputError, gfp
 from mmfw.run import RunRequest, run
+from mmfw_policy_ttm_beneficial_order import Mode, Params, beneficial_gfp_mask
 
 #: What TTM asks with above order 0 in 7.x.
 TTM = gfp.GFP_HIGHUSER | gfp.NOMEMALLOC | gfp.NORETRY | gfp.NOWARN | gfp.THISNODE

@@ -5,14 +5,14 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from mmfw_policy_xe_fragmentation_heuristic import Params, zone_maybe_fragmented
-from mmfw_policy_xe_fragmentation_heuristic import plugin as policy
 
 from mmfw import ReclaimContext, Reclaimer, ScanControl, ShrinkControl, gfp
 from mmfw.machine import machine_from_ram
 from mmfw.machine.initial import with_buddyinfo
 from mmfw.run import RunRequest, run
 from mmfw.testing import make_mm
+from mmfw_policy_xe_fragmentation_heuristic import Params, zone_maybe_fragmented
+from mmfw_policy_xe_fragmentation_heuristic import plugin as policy
 
 #: 25,000 pages free and no block above order 4; the high watermark of 256 MiB is below 2,000.
 PLENTY = [1000, 1000, 1000, 1000, 200, 0, 0, 0, 0, 0, 0]
