@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmfw import CompactionScan, MigrateMode, ScanPhase
+from mmfw import CompactionScan, MigrateMode, ScanPhase, attach
 from mmfw.gfp import GFP_KERNEL
 from mmfw_deferred_split import zero_filled
+from mmfw_deferred_split.shrinker import WantedOrder
 
 ALTERNATE = range(0, 512, 2)
 FIRST_HALF = range(256)
@@ -19,7 +20,7 @@ def test_huge_pages_no_larger_than_the_order_are_kept(bench, order):
     b = bench(order_aware=True)
     b.heap(3, range(511))
     assert b.count(order) == 0
-    b.mm.shrinkers.shrink_slab(GFP_KERNEL, 0, 0, order=order)
+    b.mm.shrinkers.shrink_slab(GFP_KERNEL, 0, 0, lambda sc: attach(sc, WantedOrder(order)))
     assert b.vmstat("thp_split_page") == 0
     assert b.count() == 3
 

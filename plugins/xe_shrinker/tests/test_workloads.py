@@ -143,7 +143,7 @@ def test_purged_stays_purged(bench):
         ({"bo_min_order": 12}, "bo_min_order 12 is above bo_max_order 11"),
         ({"pinned_percent": 60, "purgeable_percent": 50}, "more than 100 together"),
         ({"starts": "somewhere"}, "unpopulated"),
-        ({"execs_per_second": 0}, "greater than 0"),
+        ({"execs_per_second": 0}, "greater than or equal to 0.001"),
     ],
 )
 def test_parameters_that_cannot_be(params, message):
