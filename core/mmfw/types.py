@@ -376,7 +376,7 @@ class WakePlan:
     kswapd_order : int or None
         Order to ask of kswapd; None leaves it asleep and records nothing.
     kswapd_min_free_pages : int
-        Free pages kswapd shall reach beyond the high watermark before it sleeps.
+        Free pages kswapd shall reach beyond the high watermark before it sleeps. Not honoured yet: nobody reads it.
     kcompactd_order : int or None
         Order to ask of kcompactd besides; None adds no wake-up to those of mainline.
     """

@@ -61,6 +61,14 @@ def _of(read: Callable[[Kvmalloc], int]) -> Callable[[Mm], int]:
     return from_mm
 
 
+def _fallbacks(order: int) -> Callable[[Mm], int]:
+    return _of(lambda kv: kv.stats.fallbacks[order])
+
+
+def _latency(percent: int) -> Callable[[Mm], int]:
+    return _of(lambda kv: kv.stats.latencies.quantile(percent))
+
+
 @hookimpl
 def mmfw_register_metrics() -> Iterable[Metric]:
     """Calls, fallbacks and how long calls took."""
@@ -90,7 +98,7 @@ def mmfw_register_metrics() -> Iterable[Metric]:
             "counter",
             "lower",
             f"Calls that vmalloc served, for there was no block of order {order}",
-            _of(lambda kv, order=order: kv.stats.fallbacks[order]),  # type: ignore[misc]
+            _fallbacks(order),
         )
     yield Metric(
         "kvmalloc_time_us",
@@ -107,7 +115,7 @@ def mmfw_register_metrics() -> Iterable[Metric]:
             "gauge",
             "lower",
             f"Time that {percent}% of the calls did not exceed, up to an eighth too high",
-            _of(lambda kv, percent=percent: kv.stats.latencies.quantile(percent)),  # type: ignore[misc]
+            _latency(percent),
         )
     yield Metric(
         "kvmalloc_vmalloc_pages",

@@ -33,6 +33,14 @@ def _rate(read: Callable[[StreamStats], int]) -> Callable[[Mm], float]:
     return lambda mm: read(stream_stats(mm)) / 256 * 1e9 / mm.sched.now if mm.sched.now else 0.0
 
 
+def _fallbacks(order: int) -> Callable[[Mm], int]:
+    return _of(lambda stats: stats.fallbacks(order))
+
+
+def _folios(order: int) -> Callable[[Mm], int]:
+    return _of(lambda stats: stats.folios(order))
+
+
 @hookimpl
 def mmfw_register_metrics() -> Iterable[Metric]:
     """Pages copied and read, folios by order."""
@@ -75,7 +83,7 @@ def mmfw_register_metrics() -> Iterable[Metric]:
             "counter",
             "lower",
             f"Requests for a folio of order {order} that failed",
-            _of(lambda stats, order=order: stats.fallbacks(order)),  # type: ignore[misc]
+            _fallbacks(order),
         )
         yield Metric(
             f"page_cache_copy_folios_order_{order}",
@@ -83,5 +91,5 @@ def mmfw_register_metrics() -> Iterable[Metric]:
             "counter",
             "higher",
             f"Folios of order {order} made, for reading and writing",
-            _of(lambda stats, order=order: stats.folios(order)),  # type: ignore[misc]
+            _folios(order),
         )

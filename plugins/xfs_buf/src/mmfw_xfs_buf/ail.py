@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -73,7 +74,7 @@ class Xfsaild:
             self._buftarg.write_begin(slot)
             flushing.append((slot, self._inodes.begin_flush(ino)))
             nr_bytes = int(self._buftarg.table.nr_bytes[slot])
-            self._disk.write(nr_bytes, lambda slot=slot: done(slot))  # type: ignore[misc]
+            self._disk.write(nr_bytes, partial(done, slot))
         self._io_done.wait_event(lambda: pending[0] == 0)
         for slot, inos in flushing:
             self._inodes.end_flush(inos, slot)

@@ -9,6 +9,7 @@ Simplified: one kind of quota; no limits, so no inode is throttled near one; no 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -197,7 +198,7 @@ class XfsDquots:
 
         for slot in tuple(pending):
             self._buftarg.write_begin(slot)
-            self._disk.write(DQUOT_BLOCK_BYTES, lambda slot=slot: done(slot))  # type: ignore[misc]
+            self._disk.write(DQUOT_BLOCK_BYTES, partial(done, slot))
         if writes:
             self._io_done.wait_event(lambda: not pending)
         for dqid, slot in writes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 
 from mmfw import Metric, PluginInfo, Workload, hookimpl
+from mmfw.offers import Better
 from mmfw_xfs_buf.backing import MAX_FOLIO_ORDER
 from mmfw_xfs_buf.inodewalk import InodeWalkParams, inode_walk
 from mmfw_xfs_buf.mount import XfsMount
@@ -68,8 +69,24 @@ def _of_walks(read: Callable[[Walks], int]) -> Callable[[Mm], int]:
     return from_mm
 
 
-def _counter(name: str, unit: str, better: str, text: str, read: Callable[[Mm], int]) -> Metric:
-    return Metric(name, unit, "counter", better, text, read=read)  # type: ignore[arg-type]
+def _disposed(ref: int) -> Callable[[Mm], int]:
+    return _of(lambda m: int(m.buftarg.stats.disposed[ref]))
+
+
+def _folio_fallbacks(order: int) -> Callable[[Mm], int]:
+    return _of(lambda m: m.buftarg.memory.folio_fallbacks[order])
+
+
+def _reads(which: int) -> Callable[[Mm], int]:
+    return _of_walks(lambda w: int(w.reads[which]))
+
+
+#: Name, direction of an improvement, what is counted, how it is read.
+_Row = tuple[str, Better, str, Callable[[XfsMount], int]]
+
+
+def _counter(name: str, unit: str, better: Better, text: str, read: Callable[[Mm], int]) -> Metric:
+    return Metric(name, unit, "counter", better, text, read=read)
 
 
 @hookimpl
@@ -93,7 +110,7 @@ def mmfw_register_metrics() -> Iterable[Metric]:
 
 
 def _buf_metrics() -> Iterable[Metric]:
-    for name, better, text, read in (
+    rows: tuple[_Row, ...] = (
         ("xfs_buf_hits", "higher", "Lookups that found a buffer", lambda m: m.buftarg.stats.hits),
         ("xfs_buf_misses", "lower", "Lookups that made one", lambda m: m.buftarg.stats.misses),
         ("xfs_buf_reads", "lower", "Buffers read from the device", lambda m: m.buftarg.stats.reads),
@@ -117,7 +134,8 @@ def _buf_metrics() -> Iterable[Metric]:
             "Pages given up to compaction",
             lambda m: m.buftarg.stats.compaction_freed_pages,
         ),
-    ):
+    )
+    for name, better, text, read in rows:
         yield _counter(name, "pages" if name.endswith("_pages") else "1", better, text, _of(read))
     for ref in range(MAX_LRU_REF + 1):
         yield _counter(
@@ -125,7 +143,7 @@ def _buf_metrics() -> Iterable[Metric]:
             "1",
             "lower",
             f"Buffers that scans freed, of kinds whose weight is {ref}",
-            _of(lambda m, ref=ref: int(m.buftarg.stats.disposed[ref])),  # type: ignore[misc]
+            _disposed(ref),
         )
     for order in range(1, MAX_FOLIO_ORDER + 1):
         yield _counter(
@@ -133,7 +151,7 @@ def _buf_metrics() -> Iterable[Metric]:
             "1",
             "lower",
             f"Buffers of order {order} made of single pages for want of a folio",
-            _of(lambda m, order=order: m.buftarg.memory.folio_fallbacks[order]),  # type: ignore[misc]
+            _folio_fallbacks(order),
         )
 
 
@@ -145,7 +163,7 @@ def _walk_metrics() -> Iterable[Metric]:
             "1",
             "lower",
             f"{name.capitalize()} blocks that a lookup had to read",
-            _of_walks(lambda w, which=which: int(w.reads[which])),  # type: ignore[misc]
+            _reads(which),
         )
     yield _counter(
         "xfs_inode_opens", "1", "higher", "Inodes that xfs-inode-walk used", _of_walks(lambda w: w.opens)
@@ -153,7 +171,7 @@ def _walk_metrics() -> Iterable[Metric]:
 
 
 def _inode_metrics() -> Iterable[Metric]:
-    for name, better, text, read in (
+    rows: tuple[_Row, ...] = (
         ("xfs_inode_misses", "lower", "Inodes read", lambda m: m.inodes.stats.misses),
         ("xfs_inode_recycled", "neither", "Inodes found though dropped", lambda m: m.inodes.stats.recycled),
         ("xfs_inode_reclaims", "neither", "Inodes freed", lambda m: m.inodes.stats.reclaims),
@@ -168,7 +186,8 @@ def _inode_metrics() -> Iterable[Metric]:
         ("xfs_inodegc_throttled", "lower", "Waits for inactivation", lambda m: m.inodegc.throttled),
         ("xfs_dquot_misses", "lower", "Dquots read", lambda m: m.dquots.stats.misses),
         ("xfs_dquot_reclaims", "neither", "Dquots that a scan freed", lambda m: m.dquots.stats.reclaims),
-    ):
+    )
+    for name, better, text, read in rows:
         yield _counter(name, "1", better, text, _of(read))
 
 
