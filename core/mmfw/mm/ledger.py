@@ -111,10 +111,11 @@ class Ledger:
             losses.nr_pages_located += len(pfns)
             blocks = np.asarray(pfns, dtype=np.int64) >> PAGEBLOCK_ORDER
             # Pages come in runs, and there are few blocks: what is left after this is short.
-            blocks = np.unique(blocks[np.flatnonzero(np.diff(blocks, prepend=-1))])
+            starts = np.flatnonzero(blocks[1:] != blocks[:-1]) + 1
+            blocks = np.array(sorted({int(blocks[0]), *blocks[starts].tolist()}), dtype=np.int64)
 
             def look() -> None:
-                losses.nr_blocks_formed += int(np.count_nonzero(self._is_free(blocks)))
+                losses.nr_blocks_formed += self._nr_free(blocks)
 
             self._sched.call_at(self._sched.now + YIELD_NS, look)
 
@@ -139,14 +140,10 @@ class Ledger:
     def _of(self, subsystem: str) -> Losses:
         return self._losses.setdefault(subsystem, Losses())
 
-    def _is_free(self, blocks: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether pageblocks lie in a free block of their order or above; a pageblock is the most but one."""
-        heads = blocks << PAGEBLOCK_ORDER
-        mask = np.uint32(pg.TYPE_MASK | pg.ORDER_MASK)
-
-        def is_head(pfns: NDArray[np.int64], order: int) -> NDArray[np.bool_]:
-            words: NDArray[np.uint32] = self._memory.page[4 * pfns + pg.WORD] & mask
-            return np.equal(words, np.uint32(pg.T_BUDDY | order))
-
+    def _nr_free(self, blocks: NDArray[np.int64]) -> int:
+        """How many pageblocks lie in a free block of their order or above; a pageblock is the most but one."""
+        page, mask = self._memory.page, np.uint32(pg.TYPE_MASK | pg.ORDER_MASK)
         above = PAGEBLOCK_ORDER + 1
-        return np.logical_or(is_head(heads, PAGEBLOCK_ORDER), is_head(heads >> above << above, above))
+        own = (page[(blocks << PAGEBLOCK_ORDER + 2) + pg.WORD] & mask) == pg.T_BUDDY | PAGEBLOCK_ORDER
+        larger = (page[(blocks >> 1 << above + 2) + pg.WORD] & mask) == pg.T_BUDDY | above
+        return int(np.count_nonzero(own | larger))

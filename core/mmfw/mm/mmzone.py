@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mmfw.jit import page as pg
 from mmfw.state import MAX_NR_ZONES, ZONE_NAMES
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 class Zone:
     """One zone (``struct zone``), by name. Sizes are in pages."""
 
-    __slots__ = ("_at", "attached", "index", "memory", "pgdat")
+    __slots__ = ("_at", "_free_diffs", "attached", "index", "memory", "pgdat")
 
     def __init__(self, memory: Memory, pgdat: PglistData, index: int) -> None:
         self.memory = memory
@@ -28,6 +30,8 @@ class Zone:
         self.index = index
         self.attached: Attachments | None = None
         self._at = memory.zone_offset(index)
+        ends = [memory.pcp_offset(cpu, index) + pg.C_FREE_DIFF for cpu in (0, memory.nr_cpus)]
+        self._free_diffs = slice(*ends, (ends[1] - ends[0]) // memory.nr_cpus)
 
     @property
     def name(self) -> str:
@@ -128,10 +132,7 @@ class Zone:
     def free_pages_snapshot(self) -> int:
         """NR_FREE_PAGES with every CPU's delta (``zone_page_state_snapshot()``)."""
         S = self.memory.S
-        total = int(S[self._at + pg.Z_FREE])
-        for cpu in range(self.memory.nr_cpus):
-            total += int(S[self.memory.pcp_offset(cpu, self.index) + pg.C_FREE_DIFF])
-        return total
+        return int(S[self._at + pg.Z_FREE]) + int(np.add.reduce(S[self._free_diffs]))
 
     def drift_free_pages(self) -> int:
         """Free pages as ``zone_watermark_ok_safe()`` reads them: exact when the zone is low."""

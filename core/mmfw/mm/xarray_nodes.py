@@ -92,12 +92,19 @@ class PageTree:
 
     def without_node(self, indices: Ints) -> int:
         """Position of the first index that needs a node which is not there; the number of indices if none does."""
-        if self._nr_absent == 0:
+        if self._nr_absent == 0 or not len(indices):
             return len(indices)
+        first, last = int(indices[0]), int(indices[-1])
+        if self._height and last - first == len(indices) - 1:  # a window of a file: a node is looked at once
+            leaf = first >> XA_CHUNK_SHIFT
+            absent = self._leaf[leaf : (last >> XA_CHUNK_SHIFT) + 1] == NONE
+            at = int(absent.argmax())
+            return max(0, (leaf + at << XA_CHUNK_SHIFT) - first) if absent[at] else len(indices)
         absent = self._leaf[indices >> XA_CHUNK_SHIFT] == NONE
         if self._height == 0:
             absent[indices == 0] = False
-        return int(absent.argmax()) if absent.any() else len(indices)
+        at = int(absent.argmax())
+        return at if absent[at] else len(indices)
 
     def batch(self, indices: Ints) -> int:
         """How many pages from the first on may be allocated before a node must be: the page that needs one is the last.
