@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Final
 from mmfw.errors import InputError, did_you_mean
 from mmfw.mm.fragmentation import free_counts, unusable_free_index
 from mmfw.mm.vmstat import VmEvent
-from mmfw.result import PhaseResult
+from mmfw.result import Figure, PhaseResult
 from mmfw.state import MAX_ORDER, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER
 
 if TYPE_CHECKING:
@@ -48,23 +48,32 @@ SAMPLE_NS: Final = 100_000_000
 
 #: Figures of every run, whatever is loaded.
 FIXED: Final = (
-    "kswapd_wakes", "nr_free_pages_min", "nr_free_pages_median", "nr_free_pages_end",
-    "success_ratio_order_9", "latency_p50_ns_order_9", "latency_p99_ns_order_9", "working_set_loss_pages",
-    "working_set_loss_per_high_order_page", "shrinker_pages_per_object", "contiguity_yield", "unusable_index_order_9",
-    "free_blocks_order_9", "kswapd_busy_ratio", "kcompactd_busy_ratio", "direct_stall_ns", "forward_progress_per_second",
-    "oom_kills", "order_0_failures", "unfairness",
+    Figure("kswapd_wakes", "1", "lower", "passes of kswapd"),
+    Figure("nr_free_pages_min", "pages", "neither", "fewest free pages at a sample"),
+    Figure("nr_free_pages_median", "pages", "neither", "free pages, median of samples"),
+    Figure("nr_free_pages_end", "pages", "neither", "free pages at the end"),
+    Figure("success_ratio_order_9", "1", "higher", "share of requests of orders 9 and 10 that got a block"),
+    Figure("latency_p50_ns_order_9", "ns", "lower", "time within which half of the order-9 requests returned"),
+    Figure("latency_p99_ns_order_9", "ns", "lower", "time within which 99% of the order-9 requests returned"),
+    Figure("working_set_loss_pages", "pages", "lower", "pages evicted and needed again within 10 s"),
+    Figure(
+        "working_set_loss_per_high_order_page", "1", "lower",
+        "the same for each page of a successful request of costly order",
+    ),
+    Figure("shrinker_pages_per_object", "1", "higher", "pages that came free for each object shrinkers freed"),
+    Figure("contiguity_yield", "1", "higher", "free 2 MiB blocks 100 ms after each 512 pages were evicted there"),
+    Figure("unusable_index_order_9", "1/1000", "lower", "share of free memory that an order-9 request cannot use"),
+    Figure("free_blocks_order_9", "1", "higher", "free blocks of 2 MiB, median of samples"),
+    Figure("kswapd_busy_ratio", "1", "lower", "share of the time that kswapd was at work"),
+    Figure("kcompactd_busy_ratio", "1", "lower", "share of the time that kcompactd was at work"),
+    Figure("direct_stall_ns", "ns", "lower", "time that other tasks spent in the slow path of the allocator"),
+    Figure("forward_progress_per_second", "1/s", "higher", "the counter that the scenario names as its progress"),
+    Figure("oom_kills", "1", "lower", "tasks killed for memory"),
+    Figure("order_0_failures", "1", "lower", "single pages that were not to be had"),
+    Figure("unfairness", "1", "lower", "largest quotient of a subsystem's share of losses and of memory held"),
 )  # fmt: skip
 
 Figures = dict[str, int | float | None]
-
-_UNITS: Final = {
-    "latency_p50_ns_order_9": "ns",
-    "latency_p99_ns_order_9": "ns",
-    "working_set_loss_pages": "pages",
-    "direct_stall_ns": "ns",
-    "unusable_index_order_9": "1/1000",
-    "forward_progress_per_second": "1/s",
-}
 
 
 def node_free_counts(mm: Mm) -> list[int]:
@@ -86,6 +95,8 @@ class Sampler:
         Called with (virtual ns, virtual ns in all) at every sample.
     sanitize : bool
         Check memory at every sample.
+    listener : callable, optional
+        Called at every sample, the first at once; may change nothing.
 
     Attributes
     ----------
@@ -94,12 +105,19 @@ class Sampler:
     """
 
     def __init__(
-        self, mm: Mm, until_ns: int, progress: Callable[[int, int], None] | None, *, sanitize: bool
+        self,
+        mm: Mm,
+        until_ns: int,
+        progress: Callable[[int, int], None] | None,
+        *,
+        sanitize: bool,
+        listener: Callable[[], None] | None = None,
     ) -> None:
         self._mm = mm
         self._until = until_ns
         self._progress = progress
         self._sanitize = sanitize
+        self._listener = listener
         self._total: int | None = None
         self.nr_free_pages: list[int] = []
         self.unusable_index: list[int] = []
@@ -114,6 +132,8 @@ class Sampler:
         blocks = sum(counts[o] << o - PAGEBLOCK_ORDER for o in range(PAGEBLOCK_ORDER, MAX_ORDER))
         self.nr_blocks.append(blocks)
         mm.ledger.sample()
+        if self._listener is not None:
+            self._listener()
 
     def _arm(self) -> None:
         sched = self._mm.sched
@@ -215,18 +235,24 @@ class _Standing:
         self.nr_free_pages = nr_free_pages
 
 
-def check_names(metrics: Sequence[str], progress: str | None, plugin_metrics: Mapping[str, Metric]) -> None:
-    """Check what a scenario wants shown first, and what it calls its progress.
+def check_names(
+    metrics: Sequence[str],
+    progress: str | None,
+    plugin_metrics: Mapping[str, Metric],
+    primary: Sequence[str] = (),
+) -> None:
+    """Check what a scenario wants shown first, what it is decided by, and what it calls its progress.
 
     Raises
     ------
     InputError
         There is no such figure, or the progress is no counter of a loaded plugin.
     """
-    known = {*plugin_metrics, *FIXED, *(event.name for event in VmEvent)}
-    for name in metrics:
-        if name not in known:
-            raise InputError(f"metrics: no figure {name!r}; {did_you_mean(name, known)}")
+    known = {*plugin_metrics, *(figure.name for figure in FIXED), *(event.name for event in VmEvent)}
+    for key, names in (("metrics", metrics), ("primary", primary)):
+        for name in names:
+            if name not in known:
+                raise InputError(f"{key}: no figure {name!r}; {did_you_mean(name, known)}")
     counters = [name for name, metric in plugin_metrics.items() if metric.kind == "counter"]
     if progress is not None and progress not in counters:
         raise InputError(
@@ -254,8 +280,8 @@ def _unfairness(mm: Mm) -> float | None:
 
 def measure(
     mm: Mm, plugin_metrics: Mapping[str, Metric], log: EventLog, sampler: Sampler, progress: str | None
-) -> tuple[Figures, dict[str, str]]:
-    """All figures of a run that is over, by name, and their units.
+) -> tuple[Figures, dict[str, Figure]]:
+    """All figures of a run that is over, by name, and what they mean.
 
     Parameters
     ----------
@@ -273,12 +299,15 @@ def measure(
         "nr_free_pages_median": free[len(free) // 2],
         "nr_free_pages_end": sampler.nr_free_pages[-1],
     }
-    units = {"kswapd_wakes": "1"} | {name: "pages" for name in metrics if name.startswith("nr_free")}
     plugins = {name: metric.read(mm) for name, metric in plugin_metrics.items()}
     metrics |= _fixed(mm, sampler, None if progress is None else plugins.get(progress))
     metrics |= plugins
-    units |= _UNITS | {name: metric.unit for name, metric in plugin_metrics.items()}
-    return metrics, {name: units.get(name, "1") for name in metrics}
+    meanings = {figure.name: figure for figure in FIXED}
+    meanings |= {
+        name: Figure(name, metric.unit, metric.better, metric.description)
+        for name, metric in plugin_metrics.items()
+    }
+    return metrics, meanings
 
 
 def _fixed(mm: Mm, sampler: Sampler, progress: float | None) -> Figures:

@@ -6,6 +6,7 @@ kernel as it is, and stands alone.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,7 +34,22 @@ class Policy:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        return ":".join([self.name, *(f"{key}={value}" for key, value in self.options)])
+        return ":".join([self.name, *(f"{key}={toml_value(value)}" for key, value in self.options)])
+
+
+def toml_value(value: object) -> str:
+    """A value as `mmfw.scenario.parse_set` reads it back.
+
+    Examples
+    --------
+    >>> toml_value(False), toml_value(3), toml_value("as-order")
+    ('false', '3', 'as-order')
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(json.dumps(each) for each in value) + "]"
+    return str(value)
 
 
 def parse_policy(text: str | None) -> tuple[Policy, ...]:

@@ -7,13 +7,36 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from mmfw.mm.ledger import Losses
-    from mmfw.mm.requests import RequestRow
+    from mmfw.mm.requests import LatencyHistogram, RequestRow
+    from mmfw.offers import Better
 
 #: What this version leaves out of every run; printed with the result.
 NOT_MODELLED: Final = (
     "memory cgroups, NUMA, CMA, the multi-gen LRU, vm.defrag_mode, PSI",
     "contention between CPUs on zone->lock and lru_lock",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a figure of a result means.
+
+    Attributes
+    ----------
+    name : str
+        Name in ``metrics``.
+    unit : str
+        As printed: ``pages``, ``ns``, ``1``.
+    better : {"lower", "higher", "neither"}
+        Which direction an improvement has.
+    description : str
+        One line.
+    """
+
+    name: str
+    unit: str
+    better: Better
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +103,8 @@ class RunResult:
         Real time; not part of the digest.
     metrics : dict
         By name; integers, and floats for ratios, None for a ratio of nothing.
-    units : dict
-        Unit of each metric.
+    figures : dict
+        What each metric means.
     vmstat : dict
         Counters by their /proc/vmstat names.
     buddyinfo_before, buddyinfo : dict
@@ -96,6 +119,8 @@ class RunResult:
         How requests fared, by order and class.
     losses : dict
         By subsystem: what reclaim and compaction took, and what was needed again.
+    latencies : tuple of LatencyHistogram
+        How long requests took, by order and class. Not in `as_json`; `as_document` has them.
     first_metrics : tuple of str
         Metrics that the scenario wants shown first.
     digest : str
@@ -115,7 +140,7 @@ class RunResult:
     virtual_ns: int
     wall_seconds: float
     metrics: dict[str, int | float | None]
-    units: dict[str, str]
+    figures: dict[str, Figure]
     vmstat: dict[str, int]
     buddyinfo_before: dict[str, list[int]]
     buddyinfo: dict[str, list[int]]
@@ -124,6 +149,7 @@ class RunResult:
     phases: tuple[PhaseResult, ...]
     requests: tuple[RequestRow, ...]
     losses: dict[str, Losses]
+    latencies: tuple[LatencyHistogram, ...]
     first_metrics: tuple[str, ...]
     digest: str
     leak_checked: bool
@@ -173,3 +199,21 @@ class RunResult:
             "validated": self.validated,
             "not_modelled": list(NOT_MODELLED),
         }
+
+    def as_document(self) -> dict[str, Any]:
+        """``metrics.json`` of a run directory: `as_json`, what the figures mean, and latencies."""
+        meanings = {
+            name: {"unit": each.unit, "better": each.better, "description": each.description}
+            for name, each in self.figures.items()
+        }
+        latencies = [
+            {
+                "order": each.order,
+                "class": each.cls.value,
+                "bin_ns": list(each.bin_ns),
+                "nr": list(each.nr),
+                "nr_failed": list(each.nr_failed),
+            }
+            for each in self.latencies
+        ]
+        return {**self.as_json(), "figures": meanings, "latency": latencies}

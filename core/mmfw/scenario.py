@@ -15,6 +15,7 @@ from importlib_metadata import entry_points
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mmfw.errors import InputError, did_you_mean
+from mmfw.resources import package_files
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -125,6 +126,13 @@ class Scenario(_Model):
         description="run this scenario when these plugins are asked for and none is named",
     )
     metrics: list[str] = Field(default_factory=list, description="shown first; all are in the JSON")
+    primary: list[str] = Field(
+        default_factory=list,
+        description="figures that decide between policies; without it the first of metrics",
+    )
+    comparable: bool = Field(
+        True, description="false: not among those that mmfw compare all compares, such as a capture's load"
+    )
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Scenario:
@@ -347,7 +355,8 @@ def find_scenarios() -> dict[str, ScenarioFile]:
     """
     found: dict[str, ScenarioFile] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.dist.name if e.dist else "", e.name)):
-        for name, path in _toml_files(entry.value):
+        for path in package_files(entry.value, "*.toml"):
+            name = path.stem
             found.setdefault(
                 name,
                 ScenarioFile(
@@ -360,24 +369,25 @@ def find_scenarios() -> dict[str, ScenarioFile]:
     return dict(sorted(found.items()))
 
 
-def _toml_files(target: str) -> list[tuple[str, Path]]:
-    """Resources of a package, found without importing it beyond its own ``__init__``."""
-    import importlib.util
+def scenario_file(name: str) -> ScenarioFile:
+    """Text of a scenario, by installed name or by path to a file that ends in ``.toml``.
 
-    package = target.rstrip(":")
-    top, _, rest = package.partition(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return []
-    if spec is None or not spec.submodule_search_locations:
-        return []
-    out = []
-    for location in spec.submodule_search_locations:
-        folder = Path(location, *rest.split(".")) if rest else Path(location)
-        if folder.is_dir():
-            out += [(p.stem, p) for p in sorted(folder.glob("*.toml"))]
-    return out
+    Raises
+    ------
+    InputError
+        There is none of that name (the nearest is suggested), or it cannot be read.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as fault:
+            raise InputError(f"cannot be read: {fault}", file=name) from None
+        return ScenarioFile(name=path.stem, origin="", text=text, path=name)
+    known = find_scenarios()
+    if name not in known:
+        raise InputError(f"no scenario {name!r}; {did_you_mean(name, known)}")
+    return known[name]
 
 
 def load_scenario(name: str, overrides: dict[str, Any] | None = None) -> Scenario:
@@ -388,14 +398,5 @@ def load_scenario(name: str, overrides: dict[str, Any] | None = None) -> Scenari
     InputError
         There is none of that name (the nearest is suggested), or it is wrong.
     """
-    if name.endswith(".toml"):
-        path = Path(name)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise InputError(f"cannot be read: {fault}", file=name) from None
-        return parse_scenario(text, name, overrides)
-    known = find_scenarios()
-    if name not in known:
-        raise InputError(f"no scenario {name!r}; {did_you_mean(name, known)}")
-    return parse_scenario(known[name].text, known[name].path, overrides)
+    found = scenario_file(name)
+    return parse_scenario(found.text, found.path, overrides)

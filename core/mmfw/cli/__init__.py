@@ -30,6 +30,7 @@ class Command(NamedTuple):
 #: In the order of the help text. A target that is a function becomes a command, a `typer.Typer` a group.
 COMMANDS: Final = (
     Command("run", "mmfw.cli.run:run", "Run a scenario on a simulated machine"),
+    Command("diff", "mmfw.cli.diff:diff", "Say what differs between two run directories"),
     Command("replay", "mmfw.cli.replay:replay", "Replay real allocator traces, pfn by pfn"),
     Command(
         "validate", "mmfw.cli.validate:validate", "Compare real captures with the simulator, figure by figure"

@@ -61,6 +61,9 @@ def run(
     proc: Path = typer.Option(
         None, "--proc", help="Write /proc files of the machine to before/ and after/ in this folder."
     ),
+    out: Path = typer.Option(
+        None, "--out", help="Write a run directory: manifest, metrics, samples, blocks, events."
+    ),
     output: Format = typer.Option(Format.TEXT, "--format", help="Print a summary, or JSON for scripts."),
 ) -> None:
     """Run a scenario on a simulated machine."""
@@ -91,6 +94,7 @@ def run(
         events=events,
         trace_options=trace_options,
         proc=proc,
+        out=out,
     )
     progress, clear = _progress()
     try:

@@ -55,7 +55,8 @@ def summary(result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def _number(value: Number) -> str:
+def number(value: Number) -> str:
+    """A figure as the tables show it."""
     if value is None:
         return "-"
     return f"{value:.2f}" if isinstance(value, float) else f"{value}"
@@ -64,19 +65,23 @@ def _number(value: Number) -> str:
 def _with_unit(value: Number, unit: str) -> tuple[str, str]:
     """A value as one reads it: long times in ms or s, which scripts get in ns."""
     if unit != "ns" or value is None or value < 1_000_000:
-        return _number(value), "" if unit in _PLAIN_UNITS else unit
+        return number(value), "" if unit in _PLAIN_UNITS else unit
     return (f"{value / 1e6:.1f}", "ms") if value < 10_000_000_000 else (f"{value / 1e9:.1f}", "s")
 
 
 def _figures(result: RunResult, values: dict[str, Number], names: Sequence[str], width: int) -> list[str]:
     lines = []
     for name in names:
-        shown, unit = _with_unit(values[name], result.units.get(name, ""))
+        shown, unit = _with_unit(values[name], _unit_of(result, name))
         lines.append(f"  {name:<{width}}  {shown:>12}  {unit}".rstrip())
     return lines
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _unit_of(result: RunResult, name: str) -> str:
+    return result.figures[name].unit if name in result.figures else ""
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table under a title: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = [title]
@@ -103,8 +108,8 @@ def _phases(result: RunResult, first: Sequence[str]) -> list[str]:
     for name in first:
         cells = [_of_phase(phase, name) for phase in result.phases]
         if any(cell is not None for cell in cells):
-            rows.append([name, *(_number(cell) for cell in cells)])
-    return _table("phases", ["", *(phase.name for phase in result.phases)], rows)
+            rows.append([name, *(number(cell) for cell in cells)])
+    return table("phases", ["", *(phase.name for phase in result.phases)], rows)
 
 
 def _served(phase: PhaseResult) -> str:
@@ -129,7 +134,7 @@ def _requests(result: RunResult) -> list[str]:
         ]
         for row in result.requests
     ]
-    return _table(
+    return table(
         "requests for pages", ["order", "class", "number", "failed", "median", "99th percentile"], rows
     )
 
@@ -144,7 +149,7 @@ def _losses(result: RunResult) -> list[str]:
     ]
     if not rows:
         return ["what reclaim and compaction took from caches: nothing"]
-    return _table(
+    return table(
         "what reclaim and compaction took from caches",
         ["", "objects", "pages", "pages needed again in 10 s"],
         rows,
@@ -158,7 +163,7 @@ def _shrinkers(result: RunResult) -> list[str]:
     ]
     if not rows:
         return ["shrinkers: none"]
-    return _table(
+    return table(
         "shrinkers",
         ["", "calls that found something", "objects freed", "pages freed meanwhile by anyone"],
         rows,

@@ -42,6 +42,7 @@ class _Account:
     nr: int = 0
     nr_failed: int = 0
     ns: Counter[int] = field(default_factory=Counter)
+    failed_ns: Counter[int] = field(default_factory=Counter)  #: those of `ns` that got nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,29 @@ class RequestRow:
     nr_failed: int
     p50_ns: int
     p99_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyHistogram:
+    """How long requests of one order and class took.
+
+    Attributes
+    ----------
+    order : int
+        Order.
+    cls : RequestClass
+        Class.
+    bin_ns : tuple of int
+        Lower bounds of the bins: 0, then powers of two up to the longest; virtual ns.
+    nr, nr_failed : tuple of int
+        Requests in each bin, and those of them that got nothing.
+    """
+
+    order: int
+    cls: RequestClass
+    bin_ns: tuple[int, ...]
+    nr: tuple[int, ...]
+    nr_failed: tuple[int, ...]
 
 
 #: Orders whose requests are all seen; of single pages only those are that missed the free lists.
@@ -107,6 +131,7 @@ class RequestStats:
         account.nr += nr
         if not ok:
             account.nr_failed += nr
+            account.failed_ns[ns // nr] += nr
         elif order > PAGE_ALLOC_COSTLY_ORDER:
             self.nr_high_order_pages += nr << order
         account.ns[ns // nr] += nr
@@ -115,6 +140,11 @@ class RequestStats:
         """The table, by order and class."""
         keys = sorted(self._accounts, key=lambda key: (key[0], key[1].value))
         return tuple(self._row(*key) for key in keys)
+
+    def latencies(self) -> tuple[LatencyHistogram, ...]:
+        """Histograms of the times from call to return, by order and class."""
+        keys = sorted(self._accounts, key=lambda key: (key[0], key[1].value))
+        return tuple(self._histogram(*key) for key in keys)
 
     def success_ratio(self, min_order: int, max_order: int) -> float | None:
         """Share of the requests of some orders that got a block; None if there were none."""
@@ -129,6 +159,16 @@ class RequestStats:
             if of == order:
                 together += account.ns
         return _quantile(together, percent)
+
+    def _histogram(self, order: int, cls: RequestClass) -> LatencyHistogram:
+        account = self._accounts[order, cls]
+        nr_bins = max(account.ns).bit_length() + 1
+        nr, nr_failed = [0] * nr_bins, [0] * nr_bins
+        for times, bins in ((account.ns, nr), (account.failed_ns, nr_failed)):
+            for ns, n in times.items():
+                bins[ns.bit_length()] += n
+        bounds = (0, *(1 << i for i in range(nr_bins - 1)))
+        return LatencyHistogram(order, cls, bounds, tuple(nr), tuple(nr_failed))
 
     def _row(self, order: int, cls: RequestClass) -> RequestRow:
         account = self._accounts[order, cls]
