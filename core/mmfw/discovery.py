@@ -21,7 +21,7 @@ from mmfw.errors import InputError, PluginError, did_you_mean
 #: Groups whose entry points implement hooks; their short names share one namespace.
 PLUGIN_GROUPS: Final = ("mmfw.shrinkers", "mmfw.policies", "mmfw.workloads")
 #: Groups that are read, or imported on use, by the command they serve; each is a namespace of its own.
-RESOURCE_GROUPS: Final = ("mmfw.scenarios", "mmfw.experiments", "mmfw.commands")
+RESOURCE_GROUPS: Final = ("mmfw.scenarios", "mmfw.policy_sets", "mmfw.experiments", "mmfw.commands")
 #: What `PluginInfo.kind` says in each group.
 KIND_OF_GROUP: Final = {"mmfw.shrinkers": "shrinker", "mmfw.policies": "policy", "mmfw.workloads": "workload"}
 
@@ -115,6 +115,14 @@ def only_record(name: str, records: Iterable[PluginRecord], *, wanted_by: str | 
         both = " and ".join(f"{record.origin} ({record.target})" for record in named)
         raise InputError(f"plugin {wanted!r} is offered twice, by {both}; uninstall or rename one")
     return named[0]
+
+
+def summary_of(record: PluginRecord) -> str:
+    """What the distribution of a plugin says of itself in one line; empty if it says nothing."""
+    try:
+        return str(importlib_metadata.metadata(record.distribution).get("Summary") or "")
+    except importlib_metadata.PackageNotFoundError:
+        return ""
 
 
 def file_record(path: str | Path) -> PluginRecord:

@@ -1,7 +1,7 @@
 """What ``--policy`` says: which policies run together, and with which options.
 
 ``P+Q`` composes; ``P:key=value`` sets an option of P, more of them follow after further colons. ``mainline`` is the
-kernel as it is, and stands alone.
+kernel as it is, and stands alone. A name may be that of a set (`mmfw.policy_sets`), which stands for its policies.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mmfw.discovery import discover, only_record, short_name
-from mmfw.errors import InputError
+from mmfw.discovery import PluginRecord, discover, only_record, short_name
+from mmfw.errors import InputError, did_you_mean
+from mmfw.policy_sets import PolicySet, find_policy_sets
 from mmfw.scenario import parse_set
 
 GROUP: Final = "mmfw.policies"
@@ -53,7 +54,9 @@ def toml_value(value: object) -> str:
 
 
 def parse_policy(text: str | None) -> tuple[Policy, ...]:
-    """Policies of a ``--policy`` text; none for mainline.
+    """Policies of a ``--policy`` text, sets replaced by what they stand for; none for mainline.
+
+    A policy that two sets bring along with the same options is there once.
 
     Raises
     ------
@@ -66,30 +69,98 @@ def parse_policy(text: str | None) -> tuple[Policy, ...]:
         raise InputError(
             f"--policy {text!r}: a comma lists alternatives, and a run has one; compose policies with +, such as P+Q"
         )
-    found = tuple(_one(part, text) for part in text.split("+"))
-    names = [policy.name for policy in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"--policy {text!r}: {name!r} is named twice")
-    if MAINLINE in names:
-        if len(names) > 1 or found[0].options:
+    records = [record for record in discover() if record.group == GROUP]
+    found = _Expansion(text, records).policies(text, ())
+    chosen: dict[str, _Named] = {}
+    for each in found:
+        other = chosen.setdefault(each.policy.name, each)
+        if other is each:
+            continue
+        if not (other.by or each.by):
+            raise InputError(f"--policy {text!r}: {each.policy.name!r} is named twice")
+        if sorted(other.policy.options) != sorted(each.policy.options):
+            raise InputError(
+                f"--policy {text!r}: both {other.policy} ({other.origin}) and {each.policy} ({each.origin}); "
+                "a run has each policy once"
+            )
+    if MAINLINE in chosen:
+        if len(chosen) > 1 or chosen[MAINLINE].policy.options:
             raise InputError(
                 f"--policy {text!r}: mainline is the kernel without a policy; it stands alone, without options"
             )
         return ()
-    return found
+    return tuple(each.policy for each in chosen.values())
 
 
-def _one(part: str, text: str) -> Policy:
-    name, *options = part.strip().split(":")
-    if not name:
-        raise InputError(f"--policy {text!r}: an empty name; write names with + between, such as P+Q")
-    name = short_name(name)
-    if name != MAINLINE:
-        only_record(name, [record for record in discover() if record.group == GROUP])
-    pairs = []
-    for option in options:
-        if "=" not in option:
-            raise InputError(f"--policy {text!r}: option {option!r} has no value; write {name}:key=value")
-        pairs.append(parse_set(option))
-    return Policy(name, tuple(pairs))
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A policy, and the set that brought it along, if one did."""
+
+    policy: Policy
+    by: str = ""
+
+    @property
+    def origin(self) -> str:
+        return f"of set {self.by}" if self.by else "as given"
+
+
+class _Expansion:
+    """Reads one ``--policy`` text."""
+
+    def __init__(self, text: str, records: list[PluginRecord]) -> None:
+        self._text = text
+        self._records = records
+        self._sets: dict[str, PolicySet] | None = None
+
+    def policies(self, text: str, within: tuple[PolicySet, ...]) -> list[_Named]:
+        """All that a text names, or a set's; `within` are the sets that it stands in."""
+        return [named for part in text.split("+") for named in self._one(part, within)]
+
+    def _one(self, part: str, within: tuple[PolicySet, ...]) -> list[_Named]:
+        text = self._text
+        name, *options = part.strip().split(":")
+        if not name:
+            raise InputError(f"--policy {text!r}: an empty name; write names with + between, such as P+Q")
+        name = short_name(name)
+        if all(record.name != name for record in self._records):
+            found = self._set(name, within)
+            if options:
+                raise InputError(
+                    f"--policy {text!r}: {name} is a set, which takes no options; write out what it stands for: "
+                    f"{found.policies}"
+                )
+            return self.policies(found.policies, (*within, found))
+        if name != MAINLINE:
+            only_record(name, self._records)
+        pairs = []
+        for option in options:
+            if "=" not in option:
+                raise InputError(f"--policy {text!r}: option {option!r} has no value; write {name}:key=value")
+            pairs.append(parse_set(option))
+        return [_Named(Policy(name, tuple(pairs)), within[0].name if within else "")]
+
+    def _set(self, name: str, within: tuple[PolicySet, ...]) -> PolicySet:
+        if self._sets is None:
+            self._sets = find_policy_sets()
+        found = self._sets.get(name)
+        if found is not None and found not in within:
+            return found
+        if found is not None:
+            raise InputError(f"policy set {name!r} stands for itself", file=found.file)
+        if within:
+            outer = within[-1]
+            raise InputError(
+                f"policy set {outer.name!r} needs policy {name!r}, which is not installed: "
+                f"pip install {outer.distribution_of(name)}"
+            )
+        known = {record.name for record in self._records} | self._sets.keys()
+        raise InputError(f"no plugin {name!r}; {did_you_mean(name, known)}")
+
+
+def policy_text(policies: tuple[Policy, ...]) -> str:
+    """One way to write a composition: by name, options by key; ``mainline`` for none."""
+    ordered = sorted(
+        (Policy(each.name, tuple(sorted(each.options, key=lambda pair: pair[0]))) for each in policies),
+        key=lambda each: each.name,
+    )
+    return "+".join(map(str, ordered)) or MAINLINE

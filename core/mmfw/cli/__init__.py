@@ -30,12 +30,13 @@ class Command(NamedTuple):
 #: In the order of the help text. A target that is a function becomes a command, a `typer.Typer` a group.
 COMMANDS: Final = (
     Command("run", "mmfw.cli.run:run", "Run a scenario on a simulated machine"),
-    Command("diff", "mmfw.cli.diff:diff", "Say what differs between two run directories"),
+    Command("diff", "mmfw.cli.diff:diff", "Say what differs between two runs"),
     Command("replay", "mmfw.cli.replay:replay", "Replay real allocator traces, pfn by pfn"),
     Command(
         "validate", "mmfw.cli.validate:validate", "Compare real captures with the simulator, figure by figure"
     ),
     Command("scenarios", "mmfw.cli.scenarios:app", "List and show installed scenarios"),
+    Command("policies", "mmfw.cli.policies:app", "List installed policies and sets of policies"),
     Command("plugins", "mmfw.cli.plugins:app", "Show installed plugins and check them"),
 )
 

@@ -8,9 +8,7 @@ import typer
 
 
 def report(
-    folder: Path = typer.Argument(
-        metavar="DIR", help="What mmfw compare --out or mmfw run --out wrote."
-    ),
+    folder: Path = typer.Argument(metavar="DIR", help="What mmfw compare --out or mmfw run --out wrote."),
 ) -> None:
     """Write DIR/report.html, one file that needs no network, and print its path."""
     from mmfw.report import write_report
