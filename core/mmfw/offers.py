@@ -91,6 +91,8 @@ class PluginInfo:
         What it is.
     composes_with : tuple of str
         Plugins that answer the same decision and have been made to work with this one; both must say so.
+    acts_on : tuple of str
+        Short names of plugins without one of which it changes nothing; empty if it acts in every run.
     """
 
     name: str
@@ -99,6 +101,7 @@ class PluginInfo:
     conflicts: tuple[str, ...] = ()
     kind: PluginKind = "shrinker"
     composes_with: tuple[str, ...] = ()
+    acts_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _checked(self.kind, "kind", get_args(PluginKind))
@@ -110,7 +113,7 @@ class PluginInfo:
             raise TypeError(f"hook_api is {api!r}; a pair such as (1, 0) is wanted")
         for each in fields(self):
             value: object = getattr(self, each.name)
-            if each.name not in ("needs", "conflicts", "composes_with"):
+            if each.name not in ("needs", "conflicts", "composes_with", "acts_on"):
                 continue
             if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
                 raise TypeError(f'{each.name} is {value!r}; a tuple of names such as ("ttm",) is wanted')

@@ -123,6 +123,7 @@ def test_info_as_text(mmfw_command: Run, installed: Path) -> None:
         "needs:         pool\n"
         "conflicts:     -\n"
         "composes with: -\n"
+        "acts on:       -\n"
         "hooks:         pool_gfp_mask\n"
     )
 
@@ -137,6 +138,7 @@ def test_info_of_a_plugin_file_as_json(mmfw_command: Run, plugin_file: Callable[
         "needs": [],
         "conflicts": [],
         "composes_with": [],
+        "acts_on": [],
         "hooks": ["mmfw_should_shrink_slab"],
     }
 

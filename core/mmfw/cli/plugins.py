@@ -105,6 +105,7 @@ def _describe(loaded: LoadedPlugin) -> dict[str, Any]:
         "needs": list(about.needs),
         "conflicts": list(about.conflicts),
         "composes_with": list(about.composes_with),
+        "acts_on": list(about.acts_on),
         "hooks": [one.hook for one in loaded.implementations],
     }
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from mmfw import Mm, ReclaimContext, ShrinkControl
     from mmfw.types import ShrinkerOps
 
-MMFW_PLUGIN: Final = PluginInfo(name="deferred-split-order-aware", hook_api=(1, 0), kind="policy")
+MMFW_PLUGIN: Final = PluginInfo(
+    name="deferred-split-order-aware", hook_api=(1, 0), kind="policy", acts_on=("deferred-split",)
+)
 #: Shrinker that is patched; no other plugin registers one of this name.
 SHRINKER: Final = "thp-deferred_split"
 #: ``HPAGE_PMD_ORDER``.

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from mmfw import Mm
     from mmfw_ttm_pool import TtmPool
 
-MMFW_PLUGIN: Final = PluginInfo(name="folio-preserving-backup", hook_api=(1, 0), kind="policy")
+MMFW_PLUGIN: Final = PluginInfo(
+    name="folio-preserving-backup", hook_api=(1, 0), kind="policy", acts_on=("ttm",)
+)
 
 
 @hookimpl

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from mmfw import KswapdWake, Mm, PgdatView, ReclaimContext, ShrinkControl
     from mmfw.types import KswapdRequest
 
-MMFW_PLUGIN: Final = PluginInfo(name="opportunistic-compaction", hook_api=(1, 0), kind="policy")
+MMFW_PLUGIN: Final = PluginInfo(
+    name="opportunistic-compaction", hook_api=(1, 0), kind="policy", acts_on=("xe",)
+)
 
 
 class Requeue(StrEnum):

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from mmfw_ttm_pool import TtmPool
 
 MMFW_PLUGIN: Final = PluginInfo(
-    name="reclaim-backoff", hook_api=(1, 0), kind="policy", composes_with=("ttm-beneficial-order",)
+    name="reclaim-backoff",
+    hook_api=(1, 0),
+    kind="policy",
+    composes_with=("ttm-beneficial-order",),
+    acts_on=("ttm",),
 )
 #: Accounts of ``mm.ledger`` whose evictions count: those of drivers that allocate from the pool.
 DRIVERS: Final = ("xe",)

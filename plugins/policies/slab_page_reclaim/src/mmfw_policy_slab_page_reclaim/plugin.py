@@ -12,7 +12,7 @@ from mmfw import PluginInfo, hookimpl
 if TYPE_CHECKING:
     from mmfw import Mm
 
-MMFW_PLUGIN: Final = PluginInfo(name="slab-page-reclaim", hook_api=(1, 0), kind="policy")
+MMFW_PLUGIN: Final = PluginInfo(name="slab-page-reclaim", hook_api=(1, 0), kind="policy", acts_on=("dcache",))
 #: Plugin whose shrinker is patched.
 DCACHE: Final = "dcache"
 

@@ -16,7 +16,7 @@ from mmfw import InputError, PluginInfo, gfp, hookimpl
 if TYPE_CHECKING:
     from mmfw import Mm
 
-MMFW_PLUGIN: Final = PluginInfo(name="ttm-beneficial-order", hook_api=(1, 0), kind="policy")
+MMFW_PLUGIN: Final = PluginInfo(name="ttm-beneficial-order", hook_api=(1, 0), kind="policy", acts_on=("ttm",))
 
 
 class TtmPool(Protocol):

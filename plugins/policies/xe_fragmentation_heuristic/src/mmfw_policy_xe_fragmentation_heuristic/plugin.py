@@ -17,7 +17,9 @@ from mmfw import PluginInfo, Reclaimer, attach, attachment, hookimpl
 if TYPE_CHECKING:
     from mmfw import Mm, PgdatView, ReclaimContext, ShrinkControl, ZoneView
 
-MMFW_PLUGIN: Final = PluginInfo(name="xe-fragmentation-heuristic", hook_api=(1, 0), kind="policy")
+MMFW_PLUGIN: Final = PluginInfo(
+    name="xe-fragmentation-heuristic", hook_api=(1, 0), kind="policy", acts_on=("xe",)
+)
 
 #: Index of the high watermark (``enum zone_watermarks``) and of ZONE_NORMAL (``enum zone_type`` of x86-64).
 WMARK_HIGH: Final = 2
