@@ -1,0 +1,1 @@
+"""Comparing policies over seeds (`mmfw.compare.model` has what comes of it)."""
