@@ -323,15 +323,21 @@ class CompactionScan:
 
     @classmethod
     def of(cls, cc: CompactControl, phase: ScanPhase, *, opportunistic: bool) -> CompactionScan:
-        """What a run of compaction wants: one block of its order, anywhere in its zone; 2 MiB if it compacts all."""
+        """What a run of compaction wants: one block of its order; 2 MiB if it compacts all.
+
+        Anywhere in its zone; after a pageblock, in that one.
+        """
         zone, order = cc.zone, cc.order if cc.order >= 0 else _PAGEBLOCK_ORDER
         start = zone.zone_start_pfn
+        end = start + zone.spanned_pages
+        if phase is ScanPhase.PAGEBLOCK:
+            start, end = (cc.migrate_pfn - 1) >> _PAGEBLOCK_ORDER << _PAGEBLOCK_ORDER, cc.migrate_pfn
         return cls(
             zone=zone,
             nid=zone.node,
             order=order,
             pfn_lo=start,
-            pfn_hi=start + zone.spanned_pages,
+            pfn_hi=end,
             nr_to_free=1 << order,
             opportunistic=opportunistic,
             mode=cc.mode,
@@ -376,7 +382,8 @@ class WakePlan:
     kswapd_order : int or None
         Order to ask of kswapd; None leaves it asleep and records nothing.
     kswapd_min_free_pages : int
-        Free pages kswapd shall reach beyond the high watermark before it sleeps. Not honoured yet: nobody reads it.
+        Free pages beyond the high watermark that some zone shall have before kswapd counts the node as balanced; of
+        several wakers the largest holds.
     kcompactd_order : int or None
         Order to ask of kcompactd besides; None adds no wake-up to those of mainline.
     """

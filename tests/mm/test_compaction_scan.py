@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby, pairwise
+
 import pytest
 
 from mm.workbench import events_of, fragment, run, take_large, zone_field
@@ -22,6 +24,8 @@ class Pool:
         self.mm = mm
         self.blocks = [pfn, pfn + 256]
         self.scans: list[tuple[ScanPhase, bool, int]] = []
+        self.ranges: list[tuple[int, int]] = []
+        self.answer: int | None = None
 
     @hookimpl
     def count_objects(self, sc):
@@ -34,6 +38,9 @@ class Pool:
     @hookimpl
     def compaction_scan(self, cs: CompactionScan) -> int:
         self.scans.append((cs.phase, cs.opportunistic, cs.order))
+        self.ranges.append((cs.pfn_lo, cs.pfn_hi))
+        if self.answer is not None:
+            return self.answer
         freed = 0
         while self.blocks:
             self.mm.free_pages(self.blocks.pop(), 8)
@@ -142,3 +149,39 @@ def test_what_another_task_frees_meanwhile_is_not_captured():
     memory = mm.pgdat.memory
     free = [int(p) for mt in range(3) for p in memory.list_pfns(memory.free_head(1, 9, mt))]
     assert other_blocks[0] in free
+
+
+def test_after_each_pageblock_the_shrinkers_are_asked_for_that_one():
+    mm, pool = machine(ScanPhase.PAGEBLOCK)
+    pool.answer = 0
+    run(mm, lambda: mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.SYNC_LIGHT))
+    assert len(pool.ranges) > 10
+    assert all(hi - lo == 512 and hi % 512 == 0 for lo, hi in pool.ranges)
+    # The migration scanner goes up through each zone; the lower zone comes last.
+    rises = [after[0] > before[0] for before, after in pairwise(pool.ranges)]
+    assert rises.count(False) <= 1
+
+
+def test_one_that_says_stop_is_left_alone_for_the_rest_of_the_run():
+    mm, pool = machine(ScanPhase.PAGEBLOCK)
+    pool.answer = SHRINK_STOP
+    ends = events_of(mm, MmCompactionEnd)
+    run(mm, lambda: mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.SYNC_LIGHT))
+    assert 0 < len(pool.scans) <= len(ends)
+
+
+def test_a_policy_that_does_not_care_for_pageblocks_is_asked_once():
+    asked = []
+
+    def plan(cc, at):
+        asked.append(at)
+
+    ops = MmOps(mmfw_plan_wakeup, mmfw_should_shrink_slab, plan_compaction_scan=plan)
+    mm = make_mm("128M", ops=ops)
+    fragment(mm, keep=16)
+    take_large(mm, 9)
+    mm.start_time()
+    run(mm, lambda: mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.SYNC_LIGHT))
+    per_run = [len(list(group)) for at, group in groupby(asked) if at is ScanPhase.PAGEBLOCK]
+    assert per_run
+    assert set(per_run) == {1}

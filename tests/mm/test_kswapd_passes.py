@@ -31,7 +31,7 @@ from mmfw.mm.trace import (
     MmVmscanLruShrinkInactive,
     MmVmscanWakeupKswapd,
 )
-from mmfw.types import Reclaimer
+from mmfw.types import MmOps, Reclaimer, WakePlan
 
 KERNEL = gfp.GFP_KERNEL | gfp.NOWARN
 
@@ -364,3 +364,30 @@ def test_min_zone_reserve_keeps_direct_reclaimers_waiting(mm):
     assert not mm._vmscan.allow_direct_reclaim()
     mm.pgdat.kswapd_failures = 16
     assert mm._vmscan.allow_direct_reclaim()
+
+
+def test_a_policy_may_ask_for_free_pages_beyond_the_high_watermark():
+    """Asked once: the room is made in that run, and not defended afterwards."""
+    ops = MmOps(lambda pgdat, wake: WakePlan(0, kswapd_min_free_pages=700), lambda context: True)
+    mm = unboosted(ops=ops)
+    mm.start_time()
+    zone = mm.pgdat.node_zones[1]
+    file = mm.page_cache.open(9000)
+    high = zone.wmark_pages(2)
+
+    def client():
+        file.read(0, 9000)
+        take_large(mm, 9)
+        fill(mm, leave=high + 600)
+        assert mm.alloc_pages(KERNEL & ~gfp.DIRECT_RECLAIM, 9) == -1
+        mm.sched.sleep(500 * MSEC)
+        after_run = zone.nr_free_pages
+        held = mm.alloc_pages_batch(QUIET, 0, after_run - high - 300)
+        mm.sched.sleep(500 * MSEC)
+        return after_run, zone.nr_free_pages, len(held)
+
+    task = mm.sched.spawn(client, name="client", daemon=True)
+    mm.sched.run(mm.sched.now + 2 * SEC)
+    after_run, end, held = task.result
+    assert high + 700 <= after_run < high + 1400
+    assert abs(end - (after_run - held)) < 64

@@ -33,8 +33,10 @@ class Balancer:
         self.pgdat: PglistData = vmscan.pgdat
         self._vmstat = vmstat
 
-    def balance_pgdat(self, order: int, highest_zoneidx: int) -> int:
+    def balance_pgdat(self, order: int, highest_zoneidx: int, beyond: int = 0) -> int:
         """Reclaim until the node is balanced for an order, or every priority was tried (``balance_pgdat()``).
+
+        A policy may have asked for free pages `beyond` the high watermark.
 
         Returns
         -------
@@ -64,7 +66,7 @@ class Balancer:
         while sc.priority >= 1:
             raise_priority = True
             before = sc.nr_reclaimed
-            balanced = vmscan.pgdat_balanced(sc.order, highest_zoneidx)
+            balanced = vmscan.pgdat_balanced(sc.order, highest_zoneidx, beyond)
             if not balanced and nr_boost_reclaim:
                 nr_boost_reclaim = 0
                 sc.priority = DEF_PRIORITY
@@ -114,13 +116,13 @@ class Balancer:
             sc.order = 0
         return sc.nr_scanned >= sc.nr_to_reclaim
 
-    def prepare_kswapd_sleep(self, order: int, highest_zoneidx: int) -> bool:
+    def prepare_kswapd_sleep(self, order: int, highest_zoneidx: int, beyond: int = 0) -> bool:
         """Whether kswapd may sleep: the node is hopeless or balanced (``prepare_kswapd_sleep()``)."""
         pgdat = self.pgdat
         self.vmscan.wake_throttled()
         if pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES:
             return True
-        if self.vmscan.pgdat_balanced(order, highest_zoneidx):
+        if self.vmscan.pgdat_balanced(order, highest_zoneidx, beyond):
             pgdat.under_writeback = pgdat.many_dirty = pgdat.congested = False
             return True
         return False

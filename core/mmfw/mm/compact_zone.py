@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mmfw.mm.mmzone import Zone
     from mmfw.mm.pages import Memory
     from mmfw.mm.rmap import RmapSpace
+    from mmfw.mm.shrinker import Shrinker
 
 #: Room for the pages isolated at once: a whole block when it is scanned a second time.
 _ROOM: Final = PAGEBLOCK_NR_PAGES + cct.COMPACT_CLUSTER_MAX
@@ -52,13 +53,14 @@ class Shrinkers:
     plan : callable
         ``plan(cc, phase)``: the decision hook; None asks nobody.
     compaction_scan : callable
-        Asks them, one after another; pages freed.
+        ``compaction_scan(scan, stopped)`` asks them one after another, but those in ``stopped``, to which it adds those
+        that are not to be asked again in this run; pages freed.
     capture : TaskCapture
         Told that the running task captures what it frees meanwhile.
     """
 
     plan: Callable[[CompactControl, ScanPhase], CompactionScan | None]
-    compaction_scan: Callable[[CompactionScan], int]
+    compaction_scan: Callable[[CompactionScan, set[Shrinker]], int]
     capture: TaskCapture
 
 
@@ -99,6 +101,7 @@ class CompactRun:
         self._costs = costs
         self._kswapd_is_running = kswapd_is_running
         self._shrinkers = shrinkers
+        self._stopped: set[Shrinker] = set()
         self._zone_row = 0
         self._capture = False
         self._exact = memory.nr_cpus == 1
@@ -148,6 +151,7 @@ class CompactRun:
         control.migratetype = 0 if S[pg.S_MOBILITY_OFF] else gfp_migratetype(control.gfp_mask)
         control.total_migrate_scanned = control.total_free_scanned = 0
         self._zone_row, self._capture = row, capture
+        self._stopped.clear()
         self._ask_shrinkers(ScanPhase.ENTRY)
         if self.captured >= 0:
             return CompactResult.SUCCESS
@@ -217,21 +221,20 @@ class CompactRun:
             S[z + pg.Z_CACHED_MIGRATE] == S[z + pg.Z_CACHED_MIGRATE + 1]
         )
         last_migrated = 0
-        # An iteration that asks somebody cannot be passed over; and one that is seen need not be, where that is exact.
+        # A block after which somebody is asked cannot be passed over; one that is seen need not be, where that is exact.
+        asks = self._shrinkers is not None
         seen = self._trace.enabled(MmCompactionFinished) or bool(S[pg.S_TRACE_MASK])
-        singly = self._shrinkers is not None or control.proactive_compaction or (seen and self._exact)
+        singly = control.proactive_compaction or (seen and self._exact)
         while True:
             result = self._compact_finished(zone, z)
             if result != CompactResult.CONTINUE:
                 return result
-            if self._ask_shrinkers(ScanPhase.PAGEBLOCK) and self.captured >= 0:
-                return CompactResult.SUCCESS
             iteration_start = fields[cct.CC_MIGRATE_PFN]
             fields[cct.CC_RESCAN] = last_migrated >> pg.PB_ORDER == iteration_start >> pg.PB_ORDER
             self._context.might_sleep()
             if self._context.fatal_signal_pending:
                 return CompactResult.CONTENDED
-            if singly or last_migrated:
+            if asks or singly or last_migrated:
                 found = jit_migrate.isolate_migratepages(memory.page, memory.pb, S, cc, pages, False)
             else:
                 found = self._scan_fruitless_blocks(update_cached=update_cached)
@@ -264,6 +267,8 @@ class CompactRun:
                 self._capturing(row, on=False)
                 last_migrated = 0
             self._charge()
+            if asks and fields[cct.CC_MIGRATE_PFN] >> pg.PB_ORDER > iteration_start >> pg.PB_ORDER:
+                asks = self._ask_shrinkers(ScanPhase.PAGEBLOCK) is not None
             if self.captured >= 0:
                 return CompactResult.SUCCESS
 
@@ -377,24 +382,24 @@ class CompactRun:
         """Begin or end a stretch in which what the compacting task frees may be captured."""
         self._capturing(self._zone_row, on=on and self._capture)
 
-    def _ask_shrinkers(self, phase: ScanPhase) -> int:
-        """Have the shrinkers free memory if a policy wants that; pages freed, this CPU's lists drained of them."""
+    def _ask_shrinkers(self, phase: ScanPhase) -> int | None:
+        """Have the shrinkers free memory; pages freed, this CPU's lists drained of them; None if no policy wants it."""
         asked = self._shrinkers
         if asked is None:
-            return 0
+            return None
         if phase is not ScanPhase.ENTRY:
             # The scanners work on the array; a decision sees where they stand.
             self.control.migrate_pfn = self._fields[cct.CC_MIGRATE_PFN]
             self.control.free_pfn = self._fields[cct.CC_FREE_PFN]
         scan = asked.plan(self.control, phase)
         if scan is None:
-            return 0
+            return None
         if self._capture:
             asked.capture.set_current(self)
         try:
             # kcompactd has no PF_MEMALLOC of its own: what a shrinker allocates here must not reclaim.
             with self._context.memalloc_noreclaim():
-                freed = asked.compaction_scan(scan)
+                freed = asked.compaction_scan(scan, self._stopped)
         finally:
             if self._capture:
                 asked.capture.clear_current()

@@ -88,15 +88,16 @@ class Kswapd:
 
     def _main(self) -> None:
         pgdat = self._pgdat
-        highest_zoneidx = MAX_NR_ZONES - 1
+        highest_zoneidx, beyond = MAX_NR_ZONES - 1, 0
         while True:
             alloc_order = reclaim_order = pgdat.kswapd_order
             highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
             while True:
-                self._try_to_sleep(alloc_order, reclaim_order, highest_zoneidx)
+                self._try_to_sleep(alloc_order, reclaim_order, highest_zoneidx, beyond)
                 alloc_order = pgdat.kswapd_order
                 highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
                 pgdat.kswapd_order = 0
+                beyond, pgdat.kswapd_min_free_pages = pgdat.kswapd_min_free_pages, 0
                 pgdat.kswapd_highest_zoneidx = MAX_NR_ZONES
                 self._balancer.vmscan.kswapd_begins(alloc_order, highest_zoneidx)
                 self._busy_since = self._sched.now
@@ -105,7 +106,7 @@ class Kswapd:
                     self._trace.emit(MmVmscanKswapdWake(pgdat.node_id, highest_zoneidx, alloc_order))
                 self._sched.charge(self._sched.costs.kswapd_wake + self._first_pass_ns, "kswapd")
                 self._first_pass_ns = 0
-                reclaim_order = self._balancer.balance_pgdat(alloc_order, highest_zoneidx)
+                reclaim_order = self._balancer.balance_pgdat(alloc_order, highest_zoneidx, beyond)
                 self._busy_ns += self._sched.now - self._busy_since
                 self._busy_since = None
                 if reclaim_order >= alloc_order:
@@ -116,12 +117,12 @@ class Kswapd:
         asked = self._pgdat.kswapd_highest_zoneidx
         return previous if asked == MAX_NR_ZONES else asked
 
-    def _try_to_sleep(self, alloc_order: int, reclaim_order: int, highest_zoneidx: int) -> None:
+    def _try_to_sleep(self, alloc_order: int, reclaim_order: int, highest_zoneidx: int, beyond: int) -> None:
         """``kswapd_try_to_sleep()``: a nap of HZ/10, then, if nobody came, the full sleep."""
         pgdat, balancer = self._pgdat, self._balancer
         remaining = 0
         self._wait.prepare_to_wait()
-        if balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):
+        if balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx, beyond):
             compaction = balancer.vmscan.compaction
             if compaction is not None:
                 compaction.reset_isolation_suitable()
@@ -130,10 +131,11 @@ class Kswapd:
             if remaining:
                 pgdat.kswapd_highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
                 pgdat.kswapd_order = max(pgdat.kswapd_order, reclaim_order)
+                pgdat.kswapd_min_free_pages = max(pgdat.kswapd_min_free_pages, beyond)
                 balancer.vmscan.kswapd_requeues(reclaim_order, highest_zoneidx)
             self._wait.finish_wait()
             self._wait.prepare_to_wait()
-        if not remaining and balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx):
+        if not remaining and balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx, beyond):
             if self._trace.enabled(MmVmscanKswapdSleep):
                 self._trace.emit(MmVmscanKswapdSleep(pgdat.node_id))
             self._sched.schedule_timeout(MAX_SCHEDULE_TIMEOUT, self._wait)

@@ -165,6 +165,8 @@ class PglistData:
         All `MAX_NR_ZONES`, unpopulated ones with no managed pages.
     kswapd_order, kswapd_highest_zoneidx : int
         The request of the wakers so far; ``MAX_NR_ZONES`` means none.
+    kswapd_min_free_pages : int
+        Free pages beyond the high watermark that they asked for besides; mainline asks for none.
     kswapd_failures : int
         Passes in a row that reclaimed nothing; at 16 the node is hopeless.
     under_writeback, many_dirty, congested : bool
@@ -179,6 +181,7 @@ class PglistData:
         self.node_zones = tuple(Zone(memory, self, i) for i in range(MAX_NR_ZONES))
         self.kswapd_order = 0
         self.kswapd_highest_zoneidx = MAX_NR_ZONES
+        self.kswapd_min_free_pages = 0
         self.kswapd_failures = 0
         self.under_writeback = False
         self.many_dirty = False

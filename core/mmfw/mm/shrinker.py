@@ -46,7 +46,7 @@ def shrink_total_scan(deferred: int, delta: int, freeable: int, priority: int) -
     return min((deferred >> priority) + delta, 2 * freeable)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Shrinker:
     """A registered shrinker (``struct shrinker``).
 
@@ -242,8 +242,10 @@ class ShrinkerList:
         self._cond_resched()
         return freed
 
-    def compaction_scan(self, scan: CompactionScan) -> int:
+    def compaction_scan(self, scan: CompactionScan, stopped: set[Shrinker]) -> int:
         """Ask every shrinker that has the method to free what compaction wants; pages freed.
+
+        Those in `stopped` are passed over; one that answers `SHRINK_STOP` is added to them.
 
         Proposed, not in 6.1. Each call gets the scan with ``nr_scanned`` at 0; work in its range counts towards
         ``nr_to_free``, so that later shrinkers are spared once there is enough.
@@ -251,11 +253,14 @@ class ShrinkerList:
         freed = 0
         for shrinker in tuple(self._shrinkers):
             method = shrinker.ops.compaction_scan
-            if method is None:
+            if method is None or shrinker in stopped:
                 continue
             self._on_call()
             scan.nr_scanned = 0
             ret = method(scan)
+            if ret == SHRINK_STOP:
+                stopped.add(shrinker)
+                continue
             freed += max(ret, 0)
             if freed >= scan.nr_to_free:
                 break

@@ -139,12 +139,15 @@ class Vmscan:
             memory.page, memory.S, zone.index, order, mark, highest_zoneidx, 0, free
         )
 
-    def pgdat_balanced(self, order: int, highest_zoneidx: int) -> bool:
-        """Whether some zone up to an index has an order at its high watermark (``pgdat_balanced()``)."""
+    def pgdat_balanced(self, order: int, highest_zoneidx: int, beyond: int = 0) -> bool:
+        """Whether some zone up to an index has an order at its high watermark (``pgdat_balanced()``).
+
+        A policy may ask for pages `beyond` it.
+        """
         any_managed = False
         for zone in self.pgdat.managed_zones(highest_zoneidx):
             any_managed = True
-            if self.zone_watermark_ok_safe(zone, order, high_wmark_pages(zone), highest_zoneidx):
+            if self.zone_watermark_ok_safe(zone, order, high_wmark_pages(zone) + beyond, highest_zoneidx):
                 return True
         return not any_managed
 
@@ -171,12 +174,15 @@ class Vmscan:
         if current == MAX_NR_ZONES or current < highest_zoneidx:
             pgdat.kswapd_highest_zoneidx = highest_zoneidx
         pgdat.kswapd_order = max(pgdat.kswapd_order, order)
+        beyond = plan.kswapd_min_free_pages
+        pgdat.kswapd_min_free_pages = max(pgdat.kswapd_min_free_pages, beyond)
         if self._ops.fold_kswapd_waker is not None:
             self._ops.fold_kswapd_waker(pgdat, wake)
         if not self._kswapd_wait.waitqueue_active():
             return
         if pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES or (
-            self.pgdat_balanced(order, highest_zoneidx) and not self.pgdat_watermark_boosted(highest_zoneidx)
+            self.pgdat_balanced(order, highest_zoneidx, beyond)
+            and not self.pgdat_watermark_boosted(highest_zoneidx)
         ):
             if not gfp_mask & gfp.DIRECT_RECLAIM:
                 self.wakeup_kcompactd(order, highest_zoneidx)

@@ -130,8 +130,8 @@ def test_plans_change_at_the_watermarks(order, which):
     assert planned(which, room, order) == WakePlan(kswapd_order=None, kcompactd_order=order)
 
 
-def test_without_headroom_mainline_decides_or_nobody():
-    assert planned(2, 100, 9) is None
+def test_without_headroom_kswapd_makes_some_or_nobody_does():
+    assert planned(2, 100, 9) == WakePlan(kswapd_order=0, kswapd_min_free_pages=1024, kcompactd_order=9)
     assert planned(2, 100, 9, without_headroom="nobody") == WakePlan(kswapd_order=None, kcompactd_order=9)
 
 

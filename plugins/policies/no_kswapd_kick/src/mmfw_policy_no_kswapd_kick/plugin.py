@@ -35,7 +35,7 @@ class Options(BaseModel):
     without_headroom: Literal["kswapd", "nobody"] = Field(
         "kswapd",
         description="single pages are balanced, but no zone has what compaction wants beyond its watermark: kswapd "
-        "at the order, as mainline, or nobody",
+        "at order 0 until one has, or nobody",
     )
 
 
@@ -71,7 +71,7 @@ def free_above(zone: ZoneView, which: int, highest_zoneidx: int) -> int:
 
 @hookimpl
 def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan | None:
-    """Wake kcompactd at a high order; kswapd only where single pages are short, and then at order 0."""
+    """Wake kcompactd at a high order; kswapd only where it or single pages lack room, and then at order 0."""
     state = attachment(pgdat, Redirection)
     assert state is not None
     order = wake.order
@@ -85,7 +85,7 @@ def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan | None:
     gap = 2 << order  # compact_gap()
     has_headroom = any(free_above(zone, which, wake.highest_zoneidx) > gap for zone in zones)
     if not has_headroom and state.options.without_headroom == "kswapd":
-        return None
+        return WakePlan(kswapd_order=0, kswapd_min_free_pages=gap, kcompactd_order=order)
     state.nr_redirected += 1
     return WakePlan(kswapd_order=None, kcompactd_order=order)
 
