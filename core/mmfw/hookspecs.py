@@ -465,9 +465,9 @@ def mmfw_plan_compaction_scan(cc: CompactControl, phase: ScanPhase) -> Compactio
     Context: kcompactd or direct compaction (PF_MEMALLOC); may not sleep, allocate or reclaim. What the shrinkers free
     is drained from this CPU's lists, and direct compaction may capture a block of its order from it.
     Called: ENTRY before the suitability test of each zone, PAGEBLOCK when the migration scanner has left a pageblock
-    (``cc.migrate_pfn`` is where it went; not again in this run once the answer was None),
-    FINISH when the scanners have met without success. Zones that are deferred are not reached. A shrinker that answers SHRINK_STOP is not asked again
-    in the run over this zone.
+    (``cc.migrate_pfn`` is where it went; not again in this run once the answer was None), FINISH when the scanners have
+    met without success. Zones that are deferred are not reached. A shrinker that answers SHRINK_STOP is not asked
+    again in the run over this zone.
 
     Parameters
     ----------

@@ -30,8 +30,8 @@ class Zone:
         self.index = index
         self.attached: Attachments | None = None
         self._at = memory.zone_offset(index)
-        ends = [memory.pcp_offset(cpu, index) + pg.C_FREE_DIFF for cpu in (0, memory.nr_cpus)]
-        self._free_diffs = slice(*ends, (ends[1] - ends[0]) // memory.nr_cpus)
+        first, end = (memory.pcp_offset(cpu, index) + pg.C_FREE_DIFF for cpu in (0, memory.nr_cpus))
+        self._free_diffs = slice(first, end, (end - first) // memory.nr_cpus)
 
     @property
     def name(self) -> str:
