@@ -1,0 +1,96 @@
+"""Figures as one reads them: few digits, long times in ms or s, a true minus sign."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+Number = int | float | None
+
+NOTHING: Final = "\u2013"
+
+
+_UNIT_WORDS: Final = {"1": "number", "ns": "time", "": "ratio", "1/1000": "‰"}
+
+
+class Scale(NamedTuple):
+    """What a value is divided by, and what is written behind it."""
+
+    divisor: float
+    suffix: str
+
+
+_TIMES: Final = (Scale(1e9, " s"), Scale(1e6, " ms"), Scale(1e3, " µs"))
+_COUNTS: Final = (Scale(1e9, "G"), Scale(1e6, "M"))
+
+
+def scale_of(unit: str, *values: Number) -> Scale:
+    """Scale that shows the largest of some values of a unit well, so that an interval has one scale."""
+    largest = max((abs(value) for value in values if value is not None), default=0)
+    for scale in _TIMES if unit == "ns" else _COUNTS:
+        if largest >= scale.divisor:
+            return scale
+    return Scale(1, " ns" if unit == "ns" else "")
+
+
+def _digits(value: float) -> str:
+    size = abs(value)
+    if value == int(value) and size < 1e15:
+        text = f"{int(value):,}"
+    elif size >= 100:
+        text = f"{value:,.0f}"
+    elif size >= 10:
+        text = f"{value:.1f}"
+    elif size >= 1:
+        text = f"{value:.2f}"
+    elif size >= 0.001:
+        text = f"{value:.3g}"
+    else:
+        text = f"{value:.2g}"
+    return text
+
+
+def _signed(text: str, *, plus: bool) -> str:
+    if text.startswith("-"):
+        return "\u2212" + text[1:]
+    return f"+{text}" if plus and text.strip("0.,") else text
+
+
+def show(value: Number, unit: str = "1", *, scale: Scale | None = None, plus: bool = False) -> str:
+    """A value with its scale, without the unit that its column names.
+
+    Examples
+    --------
+    >>> show(325930, "ns"), show(0.000662), show(None), show(1234567), show(3, plus=True)
+    ('326 µs', '0.00066', '–', '1.23M', '+3')
+    """
+    if value is None:
+        return NOTHING
+    divisor, suffix = scale or scale_of(unit, value)
+    return _signed(_digits(value / divisor if divisor != 1 else value), plus=plus) + suffix
+
+
+def show_interval(
+    value: Number, interval: tuple[Number, Number] | None, unit: str = "1", *, plus: bool = False
+) -> str:
+    """A value and its interval on one scale; the value alone if there is no interval, or no width to it.
+
+    Examples
+    --------
+    >>> show_interval(7_300_000, (6_900_000, 7_800_000), "ns", plus=True)
+    '+7.30 [+6.90, +7.80] ms'
+    >>> show_interval(5, (5, 5))
+    '5'
+    """
+    if value is None or interval is None or interval[0] is None or interval[1] is None:
+        return show(value, unit, plus=plus)
+    if interval[0] == interval[1] == value:
+        return show(value, unit, plus=plus)
+    scale = scale_of(unit, value, *interval)
+    bare = Scale(scale.divisor, "")
+    low, high = (show(end, unit, scale=bare, plus=plus) for end in interval)
+    return f"{show(value, unit, scale=bare, plus=plus)} [{low}, {high}]{scale.suffix}"
+
+
+def unit_words(unit: str) -> str:
+    """A unit as a table's head names it; times carry their own."""
+    return _UNIT_WORDS.get(unit, unit)

@@ -1,0 +1,78 @@
+"""The page of a single run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tomli
+
+from mmfw.report.numbers import show, unit_words
+from mmfw.report.page import json_for_html
+from mmfw.report.panels import choose_panels
+from mmfw.report.repeat import run_repeat
+from mmfw.report.view import pack_view
+from mmfw.results import RunDirectory
+
+
+def scenario_table(run: RunDirectory) -> dict[str, Any]:
+    """The scenario's file as a run keeps it; empty if it is none."""
+    try:
+        return tomli.loads(run.manifest.scenario_toml)
+    except tomli.TOMLDecodeError:
+        return {}
+
+
+def policy_of(run: RunDirectory) -> str:
+    """A run's policies as ``--policy`` takes them."""
+    return "+".join(run.manifest.policies) or "mainline"
+
+
+def step_words(step_ns: int) -> str:
+    """How far points of a series lie apart, in words."""
+    return f"a point every {show(step_ns, 'ns')}" if step_ns else "no points"
+
+
+def _metrics(run: RunDirectory, first: list[str]) -> list[tuple[str, str]]:
+    document = run.document
+    names = [*(name for name in first if document.figure(name) is not None), *document.metrics]
+    rows = []
+    for name in dict.fromkeys(names):
+        unit = document.figures[name].unit if name in document.figures else "1"
+        tail = "" if unit in ("1", "ns", "ratio", "") else f" {unit_words(unit)}"
+        rows.append((name, show(document.figure(name), unit) + tail))
+    return rows
+
+
+def run_context(run: RunDirectory) -> dict[str, Any]:
+    """What ``run.html.j2`` names."""
+    manifest, scenario = run.manifest, scenario_table(run)
+    first = [str(name) for name in scenario.get("metrics", ())]
+    panels = choose_panels(scenario.get("progress"), first, [run])
+    view = pack_view(run, panels, run.document.vmstat)
+    data = {
+        "views": [view.packed],
+        "of": [0],
+        "baseline": 0,
+        "names": [policy_of(run)],
+        "panels": [panel.as_json() for panel in panels],
+    }
+    seconds = manifest.virtual_ns / 1e9
+    lead = [
+        f"{scenario.get('description', 'A run')}. {seconds:.6g} virtual seconds, kernel {manifest.kernel}, machine "
+        f"{manifest.machine}, {manifest.nr_cpus} CPUs, plugins "
+        f"{', '.join(manifest.plugins) or 'none'}, seed {manifest.seed}.",
+        f"What is validated: {manifest.validated}.",
+        f"Not modelled: {'; '.join(run.document.not_modelled)}.",
+    ]
+    return {
+        "title": f"Run of {manifest.scenario}, {policy_of(run)}",
+        "lead": lead,
+        "said": [],
+        "baseline": policy_of(run),
+        "scenarios": [{"data": json_for_html(data)}],
+        "interval": step_words(view.step_ns),
+        "metrics": _metrics(run, first),
+        "vmstat": [(name, show(n)) for name, n in sorted(run.document.vmstat.items()) if n],
+        "repeat": run_repeat(run),
+        "footer": "Written by mmfw report from the run's folder; the same folder gives the same bytes.",
+    }

@@ -1,0 +1,104 @@
+"""Verdicts as the page shows them: a word, a symbol and a style each, never a colour alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from mmfw.compare.model import Cell
+from mmfw.report.numbers import show_interval, unit_words
+
+BETTER_WORDS: Final = {"lower": "lower is better", "higher": "higher is better", "neither": "no direction"}
+#: Word, symbol, style and meaning, for the legend.
+LEGEND: Final = (
+    ("better", "✓", "better", "the difference's interval lies on the metric's good side of 0"),
+    ("worse", "✗", "worse", "it lies on the bad side"),
+    ("no difference", "=", "same", "it holds 0: these seeds cannot tell"),
+    ("different", "≠", "different", "it excludes 0; the metric has no better side"),
+    ("undecided", "?", "none", "fewer than 5 pairs of seeds have a value"),
+)
+_STYLE: Final = {word: (symbol, css) for word, symbol, css, _ in LEGEND}
+#: Letters of the debate.
+LETTERS: Final = {
+    "success_ratio_order_9": "S", "latency_p50_ns_order_9": "S", "latency_p99_ns_order_9": "S",
+    "working_set_loss_pages": "W", "working_set_loss_per_high_order_page": "W", "shrinker_pages_per_object": "X",
+    "contiguity_yield": "Y", "unusable_index_order_9": "U", "free_blocks_order_9": "U", "kswapd_busy_ratio": "K",
+    "kcompactd_busy_ratio": "K", "direct_stall_ns": "K", "kswapd_wakes": "K", "forward_progress_per_second": "F",
+    "oom_kills": "O", "order_0_failures": "O", "unfairness": "Q",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A column of metrics.
+
+    Attributes
+    ----------
+    name, letter, unit, better, meaning : str
+        As the page says them.
+    primary : bool
+        Whether the scenario is decided by it.
+    """
+
+    name: str
+    letter: str
+    unit: str
+    better: str
+    primary: bool
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A cell of a table.
+
+    Attributes
+    ----------
+    median : str
+        Median over seeds and its interval.
+    word, symbol, css : str
+        Verdict; empty for mainline itself.
+    difference, ratio : str
+        Against mainline, each with its interval; empty where there is none.
+    """
+
+    median: str
+    word: str = ""
+    symbol: str = ""
+    css: str = "plain"
+    difference: str = ""
+    ratio: str = ""
+
+    @property
+    def effect(self) -> str:
+        """The one figure that says most: the ratio where there is one."""
+        return self.ratio or self.difference
+
+
+def head_of(cell: Cell) -> Head:
+    """The column that a cell stands in."""
+    letter = LETTERS.get(cell.metric, "")
+    better = BETTER_WORDS[cell.better]
+    return Head(cell.metric, letter, unit_words(cell.unit), better, cell.primary, cell.description)
+
+
+def shown(cell: Cell) -> Shown:
+    """A cell as the page shows it."""
+    median = show_interval(cell.median, cell.ci, cell.unit)
+    versus = cell.vs_mainline
+    if versus is None:
+        return Shown(median)
+    word = cell.verdict or "undecided"
+    symbol, css = _STYLE[word]
+    difference = show_interval(versus.median_difference, versus.ci, cell.unit, plus=True)
+    ratio = "" if versus.ratio is None else f"\u00d7{show_interval(versus.ratio, versus.ratio_ci)}"
+    return Shown(median, word, symbol, css, difference, ratio)
+
+
+def tally(cells: Iterable[Cell]) -> str:
+    """How many metrics got better or worse, in words; empty if none did."""
+    words = [str(cell.verdict) for cell in cells]
+    counts = ((words.count(word), symbol, word) for word, symbol, _, _ in LEGEND[:2])
+    parts = [f"{nr} {symbol} {word}" for nr, symbol, word in counts if nr]
+    return "others: " + ", ".join(parts) if parts else ""
