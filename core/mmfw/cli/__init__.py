@@ -30,6 +30,7 @@ class Command(NamedTuple):
 #: In the order of the help text. A target that is a function becomes a command, a `typer.Typer` a group.
 COMMANDS: Final = (
     Command("run", "mmfw.cli.run:run", "Run a scenario on a simulated machine"),
+    Command("compare", "mmfw.cli.compare:compare", "Compare policies with mainline over seeds"),
     Command("diff", "mmfw.cli.diff:diff", "Say what differs between two runs"),
     Command("replay", "mmfw.cli.replay:replay", "Replay real allocator traces, pfn by pfn"),
     Command(

@@ -1,1 +1,159 @@
-"""Comparing policies over seeds (`mmfw.compare.model` has what comes of it)."""
+"""Comparing policies over seeds: plan, run what is missing, judge (`mmfw.compare.model` has what comes of it)."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from mmfw.compare.cells import cells_of
+from mmfw.compare.execute import Failure, Job, Progress, execute
+from mmfw.compare.model import FORMAT, Cell, Comparison, MissingRun, RunReference, Study, StudyScenario
+from mmfw.compare.plan import Plan, PlannedRun, make_plan
+from mmfw.compare.request import CompareRequest
+from mmfw.compare.statistics import METHOD
+from mmfw.compare.store import COMPARISON, STUDY, StudyFolder
+from mmfw.results import RunDirectory, read_run
+from mmfw.results.extras import study_module
+
+__all__ = ["CompareRequest", "Comparison", "Progress", "Study", "compare"]
+
+
+def compare(
+    request: CompareRequest,
+    progress: Callable[[Progress], None] | None = None,
+    remark: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Compare policies with mainline; runs that are in the folder already are not made again.
+
+    Parameters
+    ----------
+    request : CompareRequest
+        What was asked for.
+    progress : callable, optional
+        Called now and then while runs are made.
+    remark : callable, optional
+        Called with a line that the user should see.
+
+    Returns
+    -------
+    Comparison
+        Also in ``compare.json``.
+
+    Raises
+    ------
+    InputError
+        What was asked for is wrong, or the folder is.
+    PluginError
+        A plugin cannot be loaded. One that misbehaves in a run is in `Comparison.missing`.
+    """
+    for library in ("pyarrow.parquet", "scipy.stats"):
+        study_module(library, "mmfw compare")
+    plan, remarks = make_plan(request)
+    for text in remarks:
+        remark(text)
+    with StudyFolder(request.out) as folder:
+        states = [(run, folder.state(run)) for run in plan.runs]
+        jobs = [Job(run, folder.place(run)) for run, state in states if state != "done"]
+        nr_other = sum(state == "other" for _, state in states)
+        if nr_other:
+            remark(
+                f"{nr_other} of {len(plan.runs)} runs in {request.out} came of other inputs or are damaged, and are "
+                "made again"
+            )
+        folder.clear(plan.study, more_to_run=bool(jobs))
+        folder.write(STUDY, plan.study)
+        failures = execute(jobs, request.jobs, progress)
+        comparison = _judge(plan, folder, failures, request.jobs)
+        folder.write(COMPARISON, comparison)
+    return comparison
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What the cells of one scenario are made of; small enough to hand to a process."""
+
+    scenario: StudyScenario
+    seeds: tuple[int, ...]
+    places: dict[str, dict[int, Path]]
+    runs_as: dict[str, str]
+
+
+def _cells(part: _Part) -> list[Cell]:
+    documents = {
+        text: {seed: read_run(place).document for seed, place in by_seed.items()}
+        for text, by_seed in part.places.items()
+    }
+    return cells_of(part.scenario, part.seeds, documents, part.runs_as)
+
+
+def _judge(plan: Plan, folder: StudyFolder, failures: list[Failure], nr_processes: int) -> Comparison:
+    failed = {id(failure.planned) for failure in failures}
+    made = [run for run in plan.runs if id(run) not in failed]
+    parts = [_part(plan, folder, made, scenario) for scenario in plan.study.scenarios]
+    if nr_processes > 1 and len(parts) > 1:
+        context = get_context("fork")
+        ignore = (signal.SIGINT, signal.SIG_IGN)
+        with ProcessPoolExecutor(nr_processes, context, signal.signal, ignore) as pool:
+            cells = [cell for found in pool.map(_cells, parts) for cell in found]
+    else:
+        cells = [cell for part in parts for cell in _cells(part)]
+    directories = {(run.scenario, run.policies, run.seed): read_run(folder.place(run)) for run in made}
+    errors = {(f.planned.scenario, f.planned.policies, f.planned.seed): f for f in failures}
+    return Comparison(
+        format=FORMAT,
+        study=plan.study,
+        method=METHOD,
+        cells=tuple(cells),
+        applicability=plan.applicability,
+        runs=_references(plan, folder, directories),
+        missing=_missing(plan, errors),
+    )
+
+
+def _part(plan: Plan, folder: StudyFolder, made: list[PlannedRun], scenario: StudyScenario) -> _Part:
+    places: dict[str, dict[int, Path]] = {}
+    for run in made:
+        if run.scenario == scenario.name:
+            places.setdefault(run.policies, {})[run.seed] = folder.place(run)
+    runs_as = {policy.name: plan.runs_as[scenario.name, policy.name] for policy in plan.study.policies}
+    return _Part(scenario, plan.study.seeds, places, runs_as)
+
+
+def _references(
+    plan: Plan, folder: StudyFolder, directories: dict[tuple[str, str, int], RunDirectory]
+) -> tuple[RunReference, ...]:
+    found = []
+    for (scenario, policy), text in plan.runs_as.items():
+        for seed in plan.study.seeds:
+            run = directories.get((scenario, text, seed))
+            if run is not None:
+                found.append(
+                    RunReference(
+                        scenario=scenario,
+                        policy=policy,
+                        seed=seed,
+                        path=run.path.relative_to(folder.path).as_posix(),
+                        digest=run.manifest.digest,
+                    )
+                )
+    return tuple(found)
+
+
+def _missing(plan: Plan, errors: dict[tuple[str, str, int], Failure]) -> tuple[MissingRun, ...]:
+    found = []
+    for (scenario, policy), text in plan.runs_as.items():
+        for seed in plan.study.seeds:
+            failure = errors.get((scenario, text, seed))
+            if failure is not None:
+                command = shlex.join(failure.planned.request.command(scenario))
+                found.append(
+                    MissingRun(
+                        scenario=scenario, policy=policy, seed=seed, error=failure.error, command=command
+                    )
+                )
+    return tuple(found)

@@ -189,7 +189,8 @@ def _package_of(plugin: LoadedPlugin) -> Path | None:
     return None if file is None else Path(file).parent if file.endswith("__init__.py") else Path(file)
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Version of an installed distribution, or ``unknown``."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -202,7 +203,7 @@ def distributions_of(plugins: LoadedPlugins) -> dict[str, Distribution]:
 
     core = Path(str(mmfw.__file__)).parent
     found = {
-        "mmfw": Distribution(version=_version("mmfw"), sha256=_sha256_sources(str(core), _OUTSIDE)),
+        "mmfw": Distribution(version=version_of("mmfw"), sha256=_sha256_sources(str(core), _OUTSIDE)),
     }
     for plugin in plugins.plugins:
         record = plugin.record
@@ -231,6 +232,6 @@ def interpreter_versions() -> dict[str, str]:
     """Versions of what computes: ``python``, ``numpy``, ``numba``."""
     return {
         "python": platform.python_version(),
-        "numpy": _version("numpy"),
-        "numba": _version("numba"),
+        "numpy": version_of("numpy"),
+        "numba": version_of("numba"),
     }
