@@ -31,9 +31,7 @@ def _lead(study: Study, sections: list[Section]) -> list[str]:
     what += [f"{key}={value}" for key, value in asked.overrides.items()]
     said = [text for text in what if text]
     lead = [
-        f"{_counted(len(asked.policies) - 1, 'policy', 'policies')} against {MAINLINE} in "
-        f"{_counted(len(asked.scenarios), 'scenario', 'scenarios')}, {_counted(len(asked.seeds), 'seed', 'seeds')}"
-        f"{'; ' if said else ''}{', '.join(said)}. "
+        f"{_counted(len(asked.seeds), 'seed', 'seeds')}{'; ' if said else ''}{', '.join(said)}. "
         f"A policy's run of a seed is compared with {MAINLINE}'s run of the same seed.",
         study.comparison.method,
         "No difference means that the interval holds 0, so that these seeds cannot tell; not that there is none. "

@@ -9,7 +9,7 @@ Number = int | float | None
 NOTHING: Final = "\u2013"
 
 
-_UNIT_WORDS: Final = {"1": "number", "ns": "time", "": "ratio", "1/1000": "‰"}
+_UNIT_WORDS: Final = {"1": "", "ns": "time", "1/1000": "‰"}
 
 
 class Scale(NamedTuple):
@@ -43,9 +43,9 @@ def _digits(value: float) -> str:
     elif size >= 1:
         text = f"{value:.2f}"
     elif size >= 0.001:
-        text = f"{value:.3g}"
+        text = f"{value:#.3g}"
     else:
-        text = f"{value:.2g}"
+        text = f"{value:#.2g}"
     return text
 
 
@@ -92,5 +92,5 @@ def show_interval(
 
 
 def unit_words(unit: str) -> str:
-    """A unit as a table's head names it; times carry their own."""
+    """A unit as a table's head names it: none for plain numbers; times carry their own."""
     return _UNIT_WORDS.get(unit, unit)

@@ -88,7 +88,7 @@ def choose_panels(progress: str | None, metrics: Sequence[str], runs: Sequence[R
         if name == progress or all(_never_falls(table, column) for table in tables):
             panels.append(Panel(column, name, "1/s" if unit == "1" else f"{unit}/s", 1))
         else:
-            panels.append(Panel(column, name, "number" if unit == "1" else unit, 0))
+            panels.append(Panel(column, name, "1" if unit == "1" else unit, 0))
     panels += [panel for panel in _BUSY if panel.key in present]
     panels += [
         Panel(f"vmstat.{name}", name, unit, 1) for name, unit in _COUNTERS if f"vmstat.{name}" in present

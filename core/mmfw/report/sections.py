@@ -37,6 +37,8 @@ class Row:
         Number of the policy; part of the row's anchor.
     name, note : str
         The policy, and what else is to say of it here.
+    instead : str
+        What stands in place of figures.
     cells : list of Shown or None
         By column.
     """
@@ -44,6 +46,7 @@ class Row:
     nr: int
     name: str
     note: str
+    instead: str
     cells: list[Shown | None]
 
 
@@ -160,22 +163,28 @@ class Section:
         return [head_of(first[name]) for name in names], rest
 
     def _note(self, policy: str) -> str:
-        notes = []
+        """What was left out of a policy here, and which of its runs failed."""
         applies = self._applies.get(policy)
-        if applies is not None and not applies.acts:
-            notes.append("does not act here")
-        if applies is not None and applies.why:
-            notes.append(applies.why)
+        notes = [applies.why] if applies is not None and applies.acts and applies.why else []
         failed = sorted(seed for name, seed in self._failed if name == policy)
         if failed:
             notes.append(f"failed with seed {', '.join(map(str, failed))}")
         return "; ".join(notes)
 
+    def _instead(self, policy: str) -> str:
+        """What is said of a policy without figures of its own."""
+        if not self._acts(policy):
+            return f"does not act here: {self._applies[policy].why}. Its figures are those of {MAINLINE}."
+        return "" if self._has_result(policy) else "no result"
+
+    def _has_result(self, policy: str) -> bool:
+        return any(cell.values for cell in self._cells[policy].values())
+
     def _part(self, title: str, heads: list[Head]) -> Part:
         rows = []
         for nr, (policy, cells) in enumerate(self._cells.items()):
             line = [shown(cells[head.name]) if head.name in cells else None for head in heads]
-            rows.append(Row(nr, policy, self._note(policy), line))
+            rows.append(Row(nr, policy, self._note(policy), self._instead(policy), line))
         return Part(title, heads, rows)
 
     def matrix_cell(self, nr: int, policy: str) -> MatrixCell:
@@ -183,7 +192,7 @@ class Section:
         target, cells = f"{self.id}-p{nr}", self._cells[policy]
         if not self._acts(policy):
             return MatrixCell(target, "does not act here")
-        if not any(cell.values for cell in cells.values()):
+        if not self._has_result(policy):
             return MatrixCell(target, "no result")
         primary = [cells[head.name] for head in self.primary if head.name in cells]
         others = [tally(cell for cell in cells.values() if not cell.primary)]

@@ -48,6 +48,11 @@ class Head:
     primary: bool
     meaning: str
 
+    @property
+    def terms(self) -> str:
+        """Unit and direction."""
+        return f"{self.unit}; {self.better}" if self.unit else self.better
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -92,7 +97,8 @@ def shown(cell: Cell) -> Shown:
     word = cell.verdict or "undecided"
     symbol, css = _STYLE[word]
     difference = show_interval(versus.median_difference, versus.ci, cell.unit, plus=True)
-    ratio = "" if versus.ratio is None else f"\u00d7{show_interval(versus.ratio, versus.ratio_ci)}"
+    same = versus.ci == (0, 0)
+    ratio = "" if versus.ratio is None or same else f"\u00d7{show_interval(versus.ratio, versus.ratio_ci)}"
     return Shown(median, word, symbol, css, difference, ratio)
 
 

@@ -129,8 +129,9 @@ def _series(columns: _Columns, panels: Sequence[Panel]) -> tuple[dict[str, Any],
             continue
         values = columns[panel.key][chosen]
         if panel.per_second:
-            # The rate of the time before each point; before the first there is none.
-            values = np.concatenate([[0.0], np.diff(values) * 1e9 / steps * panel.per_second])
+            # The rate from each point to the next; behind the last it goes on, and no average counts it.
+            rates = np.diff(values) * 1e9 / steps * panel.per_second
+            values = np.append(rates, rates[-1:] if len(rates) else 0.0)
         series[panel.key] = _rounded(values)
     found = {
         "t": [ns // 1_000_000 for ns in at.tolist()],

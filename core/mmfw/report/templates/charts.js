@@ -113,7 +113,7 @@ function freeTraces(view) {
 function timeSeries(div, views, panels) {
   const wide = [], top = Math.max(...views.map(({ view }) => view.free_max)) * PAGE_MIB * 1.04;
   for (const { name, view } of views) {
-    wide.push({ title: `Free memory by block order, MiB: ${name}`, height: 150, traces: freeTraces(view), axis: { range: [0, top] } });
+    wide.push({ title: `${name}: free memory by block order, MiB`, height: 150, traces: freeTraces(view), axis: { range: [0, top] } });
   }
   for (const panel of panels) {
     const drawn = views.filter(({ view }) => view.series[panel.key]);
@@ -122,7 +122,7 @@ function timeSeries(div, views, panels) {
       title: `${panel.title}, ${panel.unit}`, height: 74, axis: {},
       traces: drawn.map(({ name, view, base }) => ({
         type: "scatter", mode: "lines", name: plain(short(name, 30)), x: seconds(view), y: view.series[panel.key],
-        line: { width: base ? 1.2 : 1.6, color: base ? colours.base : colours.chosen, dash: base ? "dot" : "solid", shape: panel.rate ? "vh" : "linear" },
+        line: { width: base ? 1.2 : 1.6, color: base ? colours.base : colours.chosen, dash: base ? "dot" : "solid", shape: panel.rate ? "hv" : "linear" },
         hovertemplate: "%{y:.4~g}",
       })),
     });
@@ -132,13 +132,13 @@ function timeSeries(div, views, panels) {
 
 function averages(table, views, panels) {
   const head = element("tr");
-  head.append(element("th", "series", { scope: "col" }), element("th", "unit", { scope: "col" }));
+  head.append(element("th", "series", { scope: "col" }), element("th", "unit", { scope: "col", class: "text" }));
   for (const { name } of views) head.append(element("th", name, { scope: "col" }));
   const thead = element("thead"), body = element("tbody");
   thead.append(head);
   const mean = (ys) => ys.reduce((sum, y) => sum + y, 0) / ys.length;
-  // A rate at the first point is of no time.
-  const meanOf = (ys, panel) => (ys ? mean(panel.rate && ys.length > 1 ? ys.slice(1) : ys) : null);
+  // A rate holds from its point to the next; behind the last there is no time.
+  const meanOf = (ys, panel) => (ys ? mean(panel.rate && ys.length > 1 ? ys.slice(0, -1) : ys) : null);
   const free = ({ view }) => mean(view.t.map((_, i) => view.orders.reduce((sum, ys) => sum + ys[i], 0))) * PAGE_MIB;
   const rows = [["free memory", "MiB", free]];
   rows.push(["free memory in blocks of order 9 and 10", "MiB", ({ view }) => (mean(view.orders[9]) + mean(view.orders[10])) * PAGE_MIB]);
@@ -218,7 +218,7 @@ function latencies(div, views) {
   const kinds = all.filter((kind) => most.includes(kind));
   const nrColumns = div.clientWidth < 420 || kinds.length < 2 ? 1 : 2, nrRows = Math.ceil(kinds.length / nrColumns);
   const height = 92, above = 24, below = 44, total = nrRows * (height + above) + below, inside = total - below;
-  const layout = layoutOf({ height: total, margin: { l: 40, r: 10, t: 0, b: below }, hovermode: "closest" });
+  const layout = layoutOf({ height: total, margin: { l: 40, r: 24, t: 0, b: below }, hovermode: "closest" });
   const bins = kinds.flatMap((kind) => kind.rows.filter(Boolean).flatMap((row) => row.bin_ns));
   const low = 10 ** Math.floor(Math.log10(Math.max(1, Math.min(...bins)))), high = 10 ** Math.ceil(Math.log10(Math.max(10, 2 * Math.max(...bins))));
   const tickvals = [];
@@ -262,7 +262,8 @@ function latencyTable(table, views) {
   for (const kind of latencyKinds(views)) {
     kind.rows.forEach((row, which) => {
       const line = element("tr");
-      line.append(element("th", `order ${kind.order}, ${classWords(kind.cls)}`, { scope: "row" }), element("td", views[which].name, { class: "text" }));
+      if (which === 0) line.append(element("th", `order ${kind.order}, ${classWords(kind.cls)}`, { scope: "rowgroup", rowspan: views.length }));
+      line.append(element("td", views[which].name, { class: "text" }));
       const cells = row ? [number(row.total), number(row.nr_failed), row.p50, row.p99] : ["0", "0", "–", "–"];
       for (const cell of cells) line.append(element("td", cell));
       body.append(line);

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from mmfw.report.numbers import show, show_interval, unit_words
+
+MINUS, TIMES_DASH = "\u2212", "\u2013"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "1", TIMES_DASH),
+        (0, "1", "0"),
+        (0.0, "1", "0"),
+        (716081, "pages", "716,081"),
+        (1_234_567, "pages", "1.23M"),
+        (999, "ns", "999 ns"),
+        (325930, "ns", "326 µs"),
+        (2_000_000_000, "ns", "2 s"),
+        (0.00066225, "1", "0.00066"),
+        (-0.125, "1", f"{MINUS}0.125"),
+        (0.046, "1", "0.0460"),
+        (1e-30, "1", "1.0e-30"),
+    ],
+)
+def test_a_value_has_few_digits_and_its_scale(value: float | None, unit: str, text: str) -> None:
+    assert show(value, unit) == text
+
+
+def test_an_interval_has_one_scale_and_signs_where_they_tell() -> None:
+    assert show_interval(-7e6, (-7.5e6, 2e5), "ns", plus=True) == f"{MINUS}7 [{MINUS}7.50, +0.200] ms"
+    assert show_interval(0, (-1, 1), plus=True) == f"0 [{MINUS}1, +1]"
+    assert show_interval(5, (5, 5)) == "5"
+    assert show_interval(5, None) == "5"
+    assert show_interval(None, (1, 2)) == TIMES_DASH
+
+
+def test_times_carry_their_own_unit() -> None:
+    assert [unit_words(unit) for unit in ("ns", "1", "pages", "1/1000")] == ["time", "", "pages", "‰"]
