@@ -65,9 +65,16 @@ def compare(
                 f"{nr_other} of {len(plan.runs)} runs in {request.out} came of other inputs or are damaged, and are "
                 "made again"
             )
-        folder.clear(plan.study, more_to_run=bool(jobs))
+        folder.clear_stages()
+        folder.clear_answer(plan.study, more_to_run=bool(jobs))
         folder.write(STUDY, plan.study)
-        failures = execute(jobs, request.jobs, progress)
+        for run, state in states:
+            if state == "other":
+                folder.drop(run)
+        try:
+            failures = execute(jobs, request.jobs, progress)
+        finally:
+            folder.clear_stages()
         comparison = _judge(plan, folder, failures, request.jobs)
         folder.write(COMPARISON, comparison)
     return comparison

@@ -19,7 +19,7 @@ from mmfw.compare.model import Study
 from mmfw.compare.plan import PlannedRun
 from mmfw.errors import InputError
 from mmfw.results.manifest import Manifest
-from mmfw.results.write import STAGE_SUFFIX
+from mmfw.results.write import FILES, STAGE_SUFFIX
 
 LOCK: Final = ".lock"
 STUDY: Final = "study.json"
@@ -117,12 +117,21 @@ class StudyFolder:
         there = wanted <= set(manifest.recorded) and all((place / name).is_file() for name in wanted)
         return "done" if there else "other"
 
-    def clear(self, study: Study, *, more_to_run: bool) -> None:
-        """Take away what an interrupted process left, and an answer that is no longer one."""
+    def drop(self, run: PlannedRun) -> None:
+        """Take away a run that came of other inputs or is damaged; one to which somebody added a file stays."""
+        place = self.place(run)
+        if place.is_dir() and {entry.name for entry in place.iterdir()} <= FILES:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def clear_stages(self) -> None:
+        """Take away what processes that were ended in a run had begun to write."""
         for stage in (self.path / RUNS).glob(f"*/*/.*{STAGE_SUFFIX}"):
             shutil.rmtree(stage, ignore_errors=True)
         for stage in self.path.glob(f".*{STAGE_SUFFIX}"):
             stage.unlink(missing_ok=True)
+
+    def clear_answer(self, study: Study, *, more_to_run: bool) -> None:
+        """Take away an answer that is no longer one."""
         if more_to_run or self._read_study() != study:
             for name in (COMPARISON, REPORT):
                 (self.path / name).unlink(missing_ok=True)

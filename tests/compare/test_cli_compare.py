@@ -1,0 +1,104 @@
+"""``mmfw compare`` and ``mmfw diff`` in processes of their own: status, stdout, stderr, and being killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmfw.cli import main
+from mmfw.compare import CompareRequest, compare
+
+pytest.importorskip("scipy")
+pytest.importorskip("pyarrow")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_a_study_killed_on_the_way_ends_as_one_that_was_not(
+    mmfw_lab: Command, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy kills the parent at the first of its runs; its own process must go, too, and leave nothing half-made."""
+    words = (lab, "--policies", "assassin,quiet", "--seeds", 1, "--duration", "50ms", "--jobs", 1)
+    killed = mmfw_lab("compare", *words, "--out", tmp_path / "a")
+    assert killed.returncode == -9
+    assert not (tmp_path / "a" / "compare.json").exists()
+    done = [path.parent.name for path in (tmp_path / "a").glob("runs/*/*/seed-*")]
+    assert done == ["mainline"]
+    resumed = mmfw_lab("compare", *words, "--out", tmp_path / "a")
+    assert resumed.returncode == 0, resumed.stderr
+    assert not list((tmp_path / "a").rglob("*mmfw-tmp*"))
+    # The same without a murder.
+    monkeypatch.setenv("LAB_MARKER", str(tmp_path / "marker"))
+    asked = CompareRequest((str(lab),), ("assassin", "quiet"), 1, tmp_path / "b", duration="50ms")
+    compare(asked)
+    assert (tmp_path / "a" / "compare.json").read_bytes() == (tmp_path / "b" / "compare.json").read_bytes()
+
+
+def test_tables_and_json_and_status(mmfw_lab: Command, lab_folder: Path, tmp_path: Path) -> None:
+    words = (
+        lab_folder / "lab-loop.toml",
+        "--policies",
+        "prints,raises,elsewhere",
+        "--seeds",
+        1,
+        "--duration",
+        "100ms",
+    )
+    done = mmfw_lab("compare", *words, "--out", tmp_path / "a")
+    assert done.returncode == 3
+    assert "this is no part of the answer" not in done.stdout
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert lines["elsewhere"].endswith("does not act here")
+    assert lines["raises"].split()[1:] == ["-", "-"]
+    assert "lab-loop: objects touched in turn on fragmented memory" in done.stdout
+    said = "mmfw: lab-loop, raises, seed 0: plugin raises, mmfw_module_init: ValueError: no such thing; to repeat it: "
+    assert said in done.stderr
+    again = mmfw_lab("compare", *words, "--out", tmp_path / "a", "--format", "json")
+    assert again.returncode == 3
+    document = json.loads(again.stdout)
+    assert again.stdout == (tmp_path / "a" / "compare.json").read_text()
+    assert [each["policy"] for each in document["missing"]] == ["raises"]
+    assert document["study"]["command"][:2] == ["mmfw", "compare"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["x", "--policies", "a,,b", "--out", "o"], "--policies 'a,,b': an empty name"),
+        (["x", "--policies", "quiet", "--out", "o"], "no scenario 'x'"),
+        (["x", "--out", "o"], "Missing option '--policies'."),
+    ],
+)
+def test_wrong_words_are_one_line_and_status_2(mmfw_lab: Command, words: list[str], said: str) -> None:
+    done = mmfw_lab("compare", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"mmfw: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_diff_of_two_runs(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def mmfw(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as done:
+            main([str(word) for word in words])
+        assert isinstance(done.value.code, int)
+        return done.value.code, *capsys.readouterr()
+
+    for name, policy in (("a", "mainline"), ("b", "prints"), ("c", "quiet")):
+        words = ("run", lab, "--duration", "300ms", "--policy", policy, "--out", tmp_path / name)
+        assert mmfw(*words)[0] == 0
+    status, out, _ = mmfw("diff", tmp_path / "a", tmp_path / "b")
+    assert status == 0
+    assert out.startswith("same result, digest ")
+    assert "policies" in out
+    status, out, _ = mmfw("diff", tmp_path / "a", tmp_path / "c")
+    assert status == 1
+    assert "toy_evictions" in out
+    document = json.loads(mmfw("diff", tmp_path / "a", tmp_path / "c", "--format", "json")[1])
+    assert document["same_result"] is False
+    assert {"name": "policies", "old": [], "new": ["quiet"]} in document["inputs"]
+    status, out, err = mmfw("diff", tmp_path / "a", tmp_path)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"mmfw: {tmp_path / 'manifest.json'}: no run directory")
