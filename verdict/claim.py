@@ -1,0 +1,67 @@
+"""A claim, its parts, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from verdict.evidence import Evidence, NotRun, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that a claim says, the figure that shows it, and what would: written before the runs."""
+
+    says: str
+    figures: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What was predicted.
+
+    Attributes
+    ----------
+    name : str
+        ``P1`` to ``P8`` for predictions of the thread, ``S1`` to ``S10`` for falsifiable statements.
+    text : str
+        What it says.
+    studies : tuple of str
+        What it rests on.
+    look : callable
+        Yields the parts.
+    limits : str
+        What the model leaves out that could change it.
+    """
+
+    name: str
+    text: str
+    studies: tuple[str, ...]
+    look: Callable[[Evidence], Iterator[Part]]
+    limits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of a claim."""
+
+    claim: Claim
+    outcome: str
+    parts: tuple[Part, ...]
+
+
+def find(claim: Claim, evidence: Evidence) -> Finding:
+    """Look at the evidence: all parts must hold, and one that does not refutes."""
+    parts: list[Part] = []
+    try:
+        parts.extend(claim.look(evidence))
+    except NotRun as fault:
+        return Finding(claim, "not run", (*parts, Part("the rest", str(fault), "undecided")))
+    outcomes = [part.outcome for part in parts]
+    if all(outcome == "confirmed" for outcome in outcomes):
+        return Finding(claim, "confirmed", tuple(parts))
+    if "refuted" in outcomes:
+        whole = all(outcome == "refuted" for outcome in outcomes)
+        return Finding(claim, "refuted" if whole else "refuted in part", tuple(parts))
+    return Finding(claim, "undecided", tuple(parts))

@@ -1,0 +1,149 @@
+"""Figures of studies that have run, and what an interval says of a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmfw.compare.model import Cell, Comparison
+from mmfw.compare.statistics import interval, median, paired
+from mmfw.results import RunDirectory, read_run
+
+Outcome = Literal["confirmed", "refuted", "undecided"]
+MAINLINE = "mainline"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A median over seeds and its interval."""
+
+    median: float
+    low: float
+    high: float
+    nr: int
+
+    def __str__(self) -> str:
+        return f"{number(self.median)} [{number(self.low)}, {number(self.high)}]"
+
+    def at_least(self, threshold: float) -> Outcome:
+        """Whether it is no less than a threshold, as far as the interval goes."""
+        return "confirmed" if self.low >= threshold else "refuted" if self.high < threshold else "undecided"
+
+    def at_most(self, threshold: float) -> Outcome:
+        """Whether it is no more than a threshold."""
+        return "confirmed" if self.high <= threshold else "refuted" if self.low > threshold else "undecided"
+
+    def within(self, low: float, high: float) -> Outcome:
+        """Whether it lies between two thresholds."""
+        if low <= self.low and self.high <= high:
+            return "confirmed"
+        return "refuted" if self.high < low or self.low > high else "undecided"
+
+
+def number(value: float) -> str:
+    """A figure as the page prints it."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+class NotRun(Exception):
+    """A study that a claim rests on has not been made, or not whole."""
+
+
+class Evidence:
+    """The studies of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Has a study's folder for each name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, Comparison] = {}
+
+    def comparison(self, study: str) -> Comparison:
+        """``compare.json`` of a study.
+
+        Raises
+        ------
+        NotRun
+            It is not there, or runs are missing.
+        """
+        if study not in self._read:
+            file = self._folder / study / "compare.json"
+            if not file.exists():
+                raise NotRun(f"study {study} has not been made")
+            self._read[study] = Comparison.model_validate_json(file.read_text(encoding="utf-8"))
+            if self._read[study].missing:
+                raise NotRun(f"runs of study {study} failed")
+        return self._read[study]
+
+    def cell(self, study: str, policy: str, metric: str) -> Cell:
+        """One cell."""
+        for cell in self.comparison(study).cells:
+            if (cell.policy, cell.metric) == (policy, metric):
+                return cell
+        raise NotRun(f"study {study} has no {metric} of {policy}")
+
+    def figure(self, study: str, metric: str, policy: str = MAINLINE) -> Estimate:
+        """A figure over seeds."""
+        return self.estimate(
+            [v for v in self.cell(study, policy, metric).values if v is not None],
+            f"{study} {policy} {metric}",
+        )
+
+    def difference(self, study: str, metric: str, policy: str, base: str = MAINLINE) -> Estimate:
+        """Differences of the same seeds, policy less base."""
+        values, baseline = self.cell(study, policy, metric).values, self.cell(study, base, metric).values
+        return self.estimate(
+            paired(values, baseline).differences, f"{study} {policy} {base} {metric} difference"
+        )
+
+    def ratio(self, study: str, metric: str, policy: str, base: str = MAINLINE) -> Estimate:
+        """Ratios of the same seeds, policy to base; a base of 0 counts as 1, a policy's 0 as 0."""
+        values, baseline = self.cell(study, policy, metric).values, self.cell(study, base, metric).values
+        both = [(a, b) for a, b in zip(values, baseline, strict=True) if a is not None and b is not None]
+        return self.estimate([a / (b or 1) for a, b in both], f"{study} {policy} {base} {metric} ratio")
+
+    def of_runs(
+        self, study: str, read: Callable[[RunDirectory], float | None], policy: str = MAINLINE
+    ) -> Estimate:
+        """A figure that is read from each run."""
+        found = [read(run) for run in self.runs(study, policy)]
+        return self.estimate([value for value in found if value is not None], f"{study} {policy} of runs")
+
+    def runs(self, study: str, policy: str = MAINLINE) -> list[RunDirectory]:
+        """Run directories of a policy, seed by seed."""
+        comparison = self.comparison(study)
+        return [read_run(self._folder / study / run.path) for run in comparison.runs if run.policy == policy]
+
+    @staticmethod
+    def estimate(values: Sequence[float], name: str) -> Estimate:
+        """Median and interval of values, one a seed; `name` seeds the bootstrap."""
+        if not values:
+            raise NotRun(f"nothing was measured: {name}")
+        found = interval(values, name)
+        middle = median(values)
+        if found is None:
+            return Estimate(middle, middle, middle, len(values))
+        return Estimate(middle, found.low, found.high, len(values))
+
+
+def phase(run: RunDirectory, name: str) -> dict[str, Any]:
+    """What came of a phase of a run.
+
+    Raises
+    ------
+    NotRun
+        It has none of that name.
+    """
+    for each in (run.document.model_extra or {}).get("phases", []):
+        if each["name"] == name:
+            found: dict[str, Any] = each
+            return found
+    raise NotRun(f"{run.path} has no phase {name}")

@@ -1,0 +1,209 @@
+"""docs/verdict.md from the evidence."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from mmfw.compare.statistics import METHOD
+from verdict import frozen
+from verdict.claim import Claim, Finding, find
+from verdict.evidence import MAINLINE, Evidence, NotRun
+from verdict.predictions import ELIDE, HINT, PREDICTIONS
+from verdict.statements import STATEMENTS
+from verdict.studies import Studies, varied
+
+LOOP_FIGURES: Final = (
+    ("xe_fps_median", "frames/s a tab"),
+    ("xe_bo_evictions", "objects evicted"),
+    ("working_set_loss_pages", "loss W, pages"),
+    ("success_ratio_order_9", "success S, orders 9 and 10"),
+    ("kswapd_busy_ratio", "kswapd busy"),
+    ("nr_free_pages_median", "free pages"),
+    ("free_blocks_order_9", "free blocks of 2 MiB (DMA's 7 included)"),
+)
+
+
+def page(studies: Studies, folder: Path) -> str:
+    """The whole page."""
+    evidence = Evidence(folder)
+    parts = [
+        _head(studies, evidence),
+        _summary([*PREDICTIONS, *STATEMENTS], evidence),
+        "## Predictions of the thread",
+        *(_claim(find(claim, evidence)) for claim in PREDICTIONS),
+        "## Falsifiable statements",
+        *(_claim(find(claim, evidence)) for claim in STATEMENTS),
+        _loop_table(evidence),
+        _stopgaps(evidence),
+        _sensitivity(studies, evidence),
+        _repeat(studies, evidence),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(studies: Studies, evidence: Evidence) -> str:
+    changed = sorted({text for spec in studies.studies for text in _changed(evidence, spec.name)})
+    state = (
+        "Scenario files and cost table are as they were frozen before the first study (`verdict/frozen.toml`)."
+        if not changed
+        else f"**Changed since they were frozen**: {', '.join(changed)}."
+    )
+    return (
+        "# Verdict\n\n"
+        'What the thread on v6 of "mm, drm/ttm, drm/xe: Avoid reclaim/eviction loops under fragmentation" predicted, held against '
+        "runs of this simulator. Written by `python -m verdict write`; do not edit.\n\n"
+        "Core is validated against 6.1.192; drivers are modelled after 7.1 and not validated; policies are readings of what was "
+        "said, see their READMEs. Not modelled: memory cgroups, NUMA, CMA, the multi-gen LRU, PSI, contention on zone->lock and "
+        f"lru_lock.\n\n{METHOD} Figures below are medians with that interval; a part is confirmed or refuted only if the whole "
+        f"interval lies on one side of its threshold, which stood in `verdict/` before the runs. {state}"
+    )
+
+
+def _changed(evidence: Evidence, study: str) -> list[str]:
+    try:
+        return frozen.changed(evidence.comparison(study).study.scenarios)
+    except NotRun:
+        return []
+
+
+def _summary(claims: list[Claim], evidence: Evidence) -> str:
+    rows = ["| | claim | verdict |", "|---|---|---|"]
+    rows += [f"| {c.name} | {c.text} | **{find(c, evidence).outcome}** |" for c in claims]
+    return "\n".join(rows)
+
+
+def _claim(finding: Finding) -> str:
+    claim = finding.claim
+    lines = [
+        f"### {claim.name}: {finding.outcome}",
+        "",
+        claim.text,
+        "",
+        "| it says | found | |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {part.says} | {part.figures} | {part.outcome} |" for part in finding.parts]
+    lines += ["", f"Could change it: {claim.limits}"]
+    if claim.studies:
+        lines += ["", f"Studies: {', '.join(claim.studies)}."]
+    return "\n".join(lines)
+
+
+def _loop_table(evidence: Evidence) -> str:
+    lines = [
+        "## The loop under every policy",
+        "",
+        "Loss stands beside success: a policy under which requests fail sooner loses less.",
+        "",
+        "| policy | " + " | ".join(name for _, name in LOOP_FIGURES) + " |",
+        "|---" * (len(LOOP_FIGURES) + 1) + "|",
+    ]
+    try:
+        names = [policy.name for policy in evidence.comparison("loop").study.policies]
+        for name in names:
+            figures = [str(evidence.figure("loop", metric, name)) for metric, _ in LOOP_FIGURES]
+            lines.append(f"| {name} | {' | '.join(figures)} |")
+    except NotRun as fault:
+        lines.append(f"\nNot there: {fault}.")
+    return "\n".join(lines)
+
+
+def _stopgaps(evidence: Evidence) -> str:
+    lines = [
+        "## As a stopgap: the hint (P1) or a heuristic in the driver (P5)?",
+        "",
+        "Frames of all tabs in the loop, as multiples of mainline's, and what each does once chinner (P2+P3+P4) is there.",
+        "",
+        "| | frames | objects evicted | success S |",
+        "|---|---|---|---|",
+    ]
+
+    def row(policy: str, base: str) -> str:
+        frames, lost = (
+            evidence.ratio("loop", metric, policy, base) for metric in ("xe_frames", "xe_bo_evictions")
+        )
+        success = evidence.difference("loop", "success_ratio_order_9", policy, base)
+        return f"| {policy} against {base} | {frames} times | {lost} times | {success} |"
+
+    try:
+        for policy in (HINT, "xe-fragmentation-heuristic", "ttm-beneficial-order", "chinner"):
+            lines.append(row(policy, MAINLINE))
+        for policy, name in (("stopgap-hint", "the hint"), ("stopgap-xe", "Xe's heuristic")):
+            lines.append(row(policy, "chinner"))
+        lines.append("")
+        for policy, name in (("stopgap-hint", "The hint"), ("stopgap-xe", "Xe's heuristic")):
+            frames = evidence.ratio("loop", "xe_frames", policy, "chinner")
+            says = (
+                "helps"
+                if frames.low > 1
+                else "hurts"
+                if frames.high < 1
+                else "changes nothing that the interval shows"
+            )
+            lines.append(f"{name}, left in under chinner, {says}.")
+        for study in ("copy", "dcache"):
+            figure = "xe_bo_evicted_pages" if study == "copy" else "dcache_objects_freed"
+            lines.append(
+                f"In the study {study} the hint's loss is {evidence.ratio(study, figure, HINT)} of mainline's, elision's "
+                f"{evidence.ratio(study, figure, ELIDE)}."
+            )
+    except NotRun as fault:
+        lines.append(f"\nNot there: {fault}.")
+    return "\n".join(lines)
+
+
+def _sensitivity(studies: Studies, evidence: Evidence) -> str:
+    section = studies.sensitivity
+    lines = [
+        "## Parameters that no source gives",
+        "",
+        f"`{section.scenario}` for {section.duration}, {section.seeds} seeds, each such parameter halved and doubled: "
+        f"`{section.metric}` as a multiple of mainline's. Not varied: the cost table, and the rows of /proc/buddyinfo.",
+        "",
+        "| parameter | value | mainline | " + " | ".join(section.policies) + " |",
+        "|---" * (len(section.policies) + 3) + "|",
+    ]
+    for each in varied(section):
+        name = "none" if each.parameter is None else f"`{each.parameter.key}` ({each.parameter.note})"
+        value = "" if each.parameter is None else str(each.value)
+        try:
+            base = evidence.figure(each.spec.name, section.metric)
+            ratios = [
+                str(evidence.ratio(each.spec.name, section.metric, policy)) for policy in section.policies
+            ]
+            lines.append(f"| {name} | {value} | {base} | {' | '.join(ratios)} |")
+        except NotRun as fault:
+            lines.append(f"| {name} | {value} | {fault} |" + " |" * len(section.policies))
+    return "\n".join(lines)
+
+
+def _repeat(studies: Studies, evidence: Evidence) -> str:
+    lines = [
+        "## To repeat it",
+        "",
+        "    python -m verdict run --out DIR      # hours; goes on where it was stopped",
+        "    python -m verdict write --out DIR",
+        "",
+        "| study | command | scenario, sha256 | mainline's digest, seed 0 |",
+        "|---|---|---|---|",
+    ]
+    lines += list(_commands(studies, evidence))
+    return "\n".join(lines)
+
+
+def _commands(studies: Studies, evidence: Evidence) -> Iterator[str]:
+    for name in [spec.name for spec in studies.studies] + [
+        each.spec.name for each in varied(studies.sensitivity)
+    ]:
+        try:
+            comparison = evidence.comparison(name)
+        except NotRun as fault:
+            yield f"| {name} | {fault} | | |"
+            continue
+        command = shlex.join(comparison.study.command).replace("|", "\\|")
+        scenario = comparison.study.scenarios[0]
+        digest = next(run.digest for run in comparison.runs if run.policy == MAINLINE)
+        yield f"| {name} | `{command}` | {scenario.name} {scenario.sha256[:16]} | {digest[:16]} |"

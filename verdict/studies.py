@@ -1,0 +1,111 @@
+"""Which studies there are, and making them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import tomli
+from pydantic import BaseModel, ConfigDict, Field
+
+from mmfw.compare import CompareRequest
+
+FILE: Final = Path(__file__).with_name("studies.toml")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class StudySpec(_Model):
+    """One study: a scenario, how it runs, and what is compared in it."""
+
+    name: str
+    scenario: str
+    policies: tuple[str, ...]
+    seeds: int | None = None
+    duration: str | None = None
+    kernel: str | None = None
+    short: bool = False
+    metrics: tuple[str, ...] = ()
+    overrides: dict[str, Any] = Field(default_factory=dict, alias="set")
+
+
+class Variation(_Model):
+    """A parameter that no source gives, and what it is set to instead of ``note``."""
+
+    key: str
+    values: tuple[Any, ...]
+    note: str
+
+
+class Sensitivity(_Model):
+    """Whether a study's outcome hangs on such parameters."""
+
+    scenario: str
+    duration: str
+    seeds: int
+    metric: str
+    policies: tuple[str, ...]
+    vary: tuple[Variation, ...]
+
+
+class Studies(_Model):
+    """``studies.toml``."""
+
+    seeds: int
+    studies: tuple[StudySpec, ...]
+    sensitivity: Sensitivity
+
+
+@dataclass(frozen=True, slots=True)
+class Varied:
+    """One varied parameter's study; ``parameter`` is None for the one that varies nothing."""
+
+    parameter: Variation | None
+    value: Any
+    spec: StudySpec
+
+
+def load_studies() -> Studies:
+    """Read ``studies.toml``."""
+    return Studies.model_validate(tomli.loads(FILE.read_text(encoding="utf-8")))
+
+
+def varied(sensitivity: Sensitivity) -> list[Varied]:
+    """Studies of the sensitivity section, the unvaried one first."""
+
+    def spec(name: str, overrides: dict[str, Any]) -> StudySpec:
+        return StudySpec(
+            name=name,
+            scenario=sensitivity.scenario,
+            policies=sensitivity.policies,
+            seeds=sensitivity.seeds,
+            duration=sensitivity.duration,
+            metrics=(sensitivity.metric,),
+            overrides=overrides,
+        )
+
+    found = [Varied(None, None, spec("vary-nothing", {}))]
+    for each in sensitivity.vary:
+        for value in each.values:
+            name = f"vary-{each.key.rpartition('.')[2]}-{value}"
+            found.append(Varied(each, value, spec(name, {each.key: value})))
+    return found
+
+
+def request_of(spec: StudySpec, seeds: int, out: Path, jobs: int) -> CompareRequest:
+    """What `mmfw.compare.compare` is asked for."""
+    return CompareRequest(
+        scenarios=(spec.scenario,),
+        policies=spec.policies,
+        nr_seeds=spec.seeds or seeds,
+        out=out / spec.name,
+        jobs=jobs,
+        short=spec.short,
+        duration=spec.duration,
+        kernel=spec.kernel,
+        overrides=spec.overrides,
+        metrics=spec.metrics,
+    )
