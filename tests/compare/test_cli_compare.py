@@ -15,8 +15,23 @@ from mmfw.compare import CompareRequest, compare
 pytest.importorskip("scipy")
 pytest.importorskip("pyarrow")
 Command = Callable[..., subprocess.CompletedProcess[str]]
+InProcess = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture
+def mmfw(capfd: pytest.CaptureFixture[str]) -> InProcess:
+    """Run the command line in this process: status, stdout and stderr, those of its workers included."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as done:
+            main([str(word) for word in words])
+        assert isinstance(done.value.code, int)
+        return done.value.code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.mark.slow
 def test_a_study_killed_on_the_way_ends_as_one_that_was_not(
     mmfw_lab: Command, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,33 +52,26 @@ def test_a_study_killed_on_the_way_ends_as_one_that_was_not(
     assert (tmp_path / "a" / "compare.json").read_bytes() == (tmp_path / "b" / "compare.json").read_bytes()
 
 
-def test_tables_and_json_and_status(mmfw_lab: Command, lab_folder: Path, tmp_path: Path) -> None:
-    words = (
-        lab_folder / "lab-loop.toml",
-        "--policies",
-        "prints,raises,elsewhere",
-        "--seeds",
-        1,
-        "--duration",
-        "100ms",
-    )
-    done = mmfw_lab("compare", *words, "--out", tmp_path / "a")
-    assert done.returncode == 3
-    assert "this is no part of the answer" not in done.stdout
-    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+def test_tables_and_json_and_status(lab: Path, tmp_path: Path, mmfw: InProcess) -> None:
+    words = ("compare", lab, "--policies", "prints,raises,elsewhere", "--seeds", 1, "--duration", "100ms")
+    status, out, err = mmfw(*words, "--out", tmp_path / "a")
+    assert status == 3
+    assert "this is no part of the answer" not in out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
     assert lines["elsewhere"].endswith("does not act here")
     assert lines["raises"].split()[1:] == ["-", "-"]
-    assert "lab-loop: objects touched in turn on fragmented memory" in done.stdout
+    assert "lab-loop: objects touched in turn on fragmented memory" in out
     said = "mmfw: lab-loop, raises, seed 0: plugin raises, mmfw_module_init: ValueError: no such thing; to repeat it: "
-    assert said in done.stderr
-    again = mmfw_lab("compare", *words, "--out", tmp_path / "a", "--format", "json")
-    assert again.returncode == 3
-    document = json.loads(again.stdout)
-    assert again.stdout == (tmp_path / "a" / "compare.json").read_text()
+    assert said in err
+    status, out, _ = mmfw(*words, "--out", tmp_path / "a", "--format", "json")
+    assert status == 3
+    document = json.loads(out)
+    assert out == (tmp_path / "a" / "compare.json").read_text()
     assert [each["policy"] for each in document["missing"]] == ["raises"]
     assert document["study"]["command"][:2] == ["mmfw", "compare"]
 
 
+@pytest.mark.usefixtures("lab")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -72,20 +80,18 @@ def test_tables_and_json_and_status(mmfw_lab: Command, lab_folder: Path, tmp_pat
         (["x", "--out", "o"], "Missing option '--policies'."),
     ],
 )
-def test_wrong_words_are_one_line_and_status_2(mmfw_lab: Command, words: list[str], said: str) -> None:
-    done = mmfw_lab("compare", *words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"mmfw: {said}")
-    assert done.stderr.count("\n") == 1
+def test_wrong_words_are_one_line_and_status_2(
+    mmfw: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = mmfw("compare", *words)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"mmfw: {said}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_diff_of_two_runs(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def mmfw(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as done:
-            main([str(word) for word in words])
-        assert isinstance(done.value.code, int)
-        return done.value.code, *capsys.readouterr()
-
+def test_diff_of_two_runs(lab: Path, tmp_path: Path, mmfw: InProcess) -> None:
     for name, policy in (("a", "mainline"), ("b", "prints"), ("c", "quiet")):
         words = ("run", lab, "--duration", "300ms", "--policy", policy, "--out", tmp_path / name)
         assert mmfw(*words)[0] == 0

@@ -229,7 +229,9 @@ def _work(batch: tuple[Job, ...], reports: Connection, parent: int) -> None:
     """In the process: make the runs of a batch, and report each: None, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     _die_with(parent)
-    os.dup2(2, 1)  # what a plugin prints is no part of the answer
+    # What a plugin prints is no part of the answer.
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
     for job in batch:
         reports.send(_error_of(replace(job.planned.request, out=job.place)))
     reports.close()
