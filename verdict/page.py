@@ -131,7 +131,7 @@ def _stopgaps(evidence: Evidence) -> str:
     try:
         for policy in (HINT, "xe-fragmentation-heuristic", "ttm-beneficial-order", "chinner"):
             lines.append(row(policy, MAINLINE))
-        for policy, name in (("stopgap-hint", "the hint"), ("stopgap-xe", "Xe's heuristic")):
+        for policy in ("stopgap-hint", "stopgap-xe"):
             lines.append(row(policy, "chinner"))
         lines.append("")
         for policy, name in (("stopgap-hint", "The hint"), ("stopgap-xe", "Xe's heuristic")):
