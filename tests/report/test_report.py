@@ -96,7 +96,7 @@ def test_what_failed_and_what_does_not_act_is_said(pages: list[Page]) -> None:
         "does not act here: idle acts only on nothing. Its figures",
         "No run to draw of: fails.",
         "no result",
-        "success S ✗ worse",
+        "success ✗ worse",
         "core validated against 6.1.192",
     ):
         assert said in text

@@ -71,14 +71,14 @@ class MatrixCell:
         What is said in place of verdicts.
     primary : list of Shown
         Verdicts of the scenario's primary metrics.
-    others : str
+    others : list of str
         How other metrics fared.
     """
 
     target: str
     note: str = ""
     primary: list[Shown] = field(default_factory=list)
-    others: str = ""
+    others: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +198,8 @@ class Section:
         others = [tally(cell for cell in cells.values() if not cell.primary)]
         if any(cell.metric == LOSS for cell in primary) and SUCCESS in cells and not cells[SUCCESS].primary:
             success = shown(cells[SUCCESS])
-            others.insert(0, f"success S {success.symbol} {success.word}" if success.word else "")
-        return MatrixCell(target, "", [shown(cell) for cell in primary], "; ".join(filter(None, others)))
+            others.insert(0, f"success {success.symbol} {success.word}" if success.word else "")
+        return MatrixCell(target, "", [shown(cell) for cell in primary], [text for text in others if text])
 
     def _drawing(self) -> Drawing:
         """Pack the first seed's run of each policy; runs that policies share are packed once."""

@@ -103,8 +103,8 @@ def shown(cell: Cell) -> Shown:
 
 
 def tally(cells: Iterable[Cell]) -> str:
-    """How many metrics got better or worse, in words; empty if none did."""
+    """How many metrics got better or worse; empty if none did."""
     words = [str(cell.verdict) for cell in cells]
-    counts = ((words.count(word), symbol, word) for word, symbol, _, _ in LEGEND[:2])
-    parts = [f"{nr} {symbol} {word}" for nr, symbol, word in counts if nr]
-    return "others: " + ", ".join(parts) if parts else ""
+    counts = ((words.count(word), symbol) for word, symbol, _, _ in LEGEND[:2])
+    parts = [f"{nr}\u00a0{symbol}" for nr, symbol in counts if nr]
+    return "others " + ", ".join(parts) if parts else ""

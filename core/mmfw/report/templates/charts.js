@@ -184,7 +184,7 @@ function heatMaps(div, views) {
         hovertemplate: "pfn %{y}, %{x} s: %{z}%<extra></extra>",
       });
       layout.annotations.push({
-        text: plain(`${short(name, narrow ? 14 : 30)}: ${narrow ? words.replace("free in ", "") : words}`), showarrow: false, xref: "paper", yref: "paper", x: x[0], y: y[1],
+        text: plain(narrow ? (j ? "in order ≥ 9, %" : `${short(name, 14)}: free, %`) : `${short(name, 30)}: ${words}`), showarrow: false, xref: "paper", yref: "paper", x: x[0], y: y[1],
         xanchor: "left", yanchor: "bottom", font: { size: 12, color: colours.fg },
       });
     });
