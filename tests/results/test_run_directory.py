@@ -17,6 +17,7 @@ from mmfw.policies import parse_policy
 from mmfw.results import Recording, read_run
 from mmfw.results.difference import difference
 from mmfw.results.events import event_name
+from mmfw.results.extras import study_module
 from mmfw.run import RunRequest, run
 
 pytest.importorskip("pyarrow")
@@ -246,3 +247,10 @@ def test_metrics_json_is_the_documents_of_run_and_more(recorded: Path) -> None:
     for name in plain.keys() - {"wall_seconds"}:
         assert document[name] == plain[name]
     assert document["figures"].keys() == document["metrics"].keys()
+
+
+def test_a_missing_library_is_one_line_with_the_remedy() -> None:
+    with pytest.raises(
+        InputError, match=r"^--out needs pyarow \(No module named 'pyarow'\): pip install mmfw\[study\]$"
+    ):
+        study_module("pyarow.parquet", "--out")

@@ -69,7 +69,7 @@ def compare(
         policies=names,
         nr_seeds=seeds,
         out=out,
-        jobs=jobs or len(os.sched_getaffinity(0)),
+        jobs=jobs or _nr_cpus(),
         short=short,
         duration=duration,
         kernel=kernel,
@@ -91,6 +91,11 @@ def compare(
         where = f"{each.scenario}, {each.policy}, seed {each.seed}"
         typer.echo(f"mmfw: {where}: {each.error}; to repeat it: {each.command}", err=True)
     raise typer.Exit(3 if found.missing else 0)
+
+
+def _nr_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_report(out: Path) -> Path | None:
@@ -132,12 +137,16 @@ def _progress() -> tuple[Callable[[Progress], None] | None, Callable[[], None]]:
 
 def _text(found: Comparison) -> list[str]:
     seeds = found.study.seeds
-    lines = [f"{len(seeds)} seeds, differences to mainline of the same seed with their intervals"]
+    nr = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    lines = [f"{nr}, differences to mainline of the same seed with their intervals"]
     for scenario in found.study.scenarios:
         lines += ["", *_table(found, scenario)]
     left_out = dict.fromkeys(each.why for each in found.applicability if each.acts and each.why)
     if left_out:
         lines += ["", "* leaves out what changes nothing in a scenario; compare.json says what"]
+    if found.missing:
+        failed = dict.fromkeys((each.scenario, each.policy) for each in found.missing)
+        lines += ["", "runs that failed are missing from: " + ", ".join(f"{s} with {p}" for s, p in failed)]
     lines += ["", found.method]
     if len(seeds) < 5:
         lines.append("With fewer than 5 seeds there is no verdict.")

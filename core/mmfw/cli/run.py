@@ -32,7 +32,9 @@ def run(
         [], "--plugin-file", help="Load a single-file prototype; may be repeated."
     ),
     policy: str = typer.Option(
-        None, "--policy", help="Policies to run with, composed by +, options by colons: P+Q:key=value."
+        None,
+        "--policy",
+        help="Policies or sets to run with, composed by +, options by colons: P+Q:key=value.",
     ),
     kernel: str = typer.Option(
         None, "--kernel", help="Kernel profile in place of the scenario's: 6.1, 7.1 or 7.2."

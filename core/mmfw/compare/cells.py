@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from mmfw.compare.model import Cell, Number, StudyScenario, VsMainline
@@ -43,10 +44,11 @@ def meaning(name: str, documents: Sequence[RunDocument]) -> Figure | None:
 
 
 def value_of(name: str, document: RunDocument) -> Number:
-    """A figure of one run."""
+    """A figure of one run; None if there was nothing to measure."""
     if name == WAKES_ORDER_9:
         return document.kswapd_wakes_by_order.get("9", 0)
-    return document.figure(name)
+    value = document.figure(name)
+    return value if value is None or math.isfinite(value) else None
 
 
 def cells_of(
