@@ -6,7 +6,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -33,6 +33,10 @@ POLICIES = typer.Option(
 OUT = typer.Option(
     ..., "--out", help="Folder of the study: runs, compare.json, report.html. Goes on if begun."
 )
+
+
+#: Between two columns.
+_GAP: Final = "  "
 
 
 def compare(
@@ -116,6 +120,9 @@ def _progress() -> tuple[Callable[[Progress], None] | None, Callable[[], None]]:
     if not sys.stderr.isatty():
         return None, lambda: None
 
+    sys.stderr.write("loading what is compared")
+    sys.stderr.flush()
+
     def show(progress: Progress) -> None:
         left = progress.seconds_left
         said = (
@@ -154,22 +161,14 @@ def _text(found: Comparison) -> list[str]:
 
 
 def _table(found: Comparison, scenario: StudyScenario) -> list[str]:
-    """Policies by the figures that decide."""
-    from mmfw.cli.summary import table
-
+    """Policies by the figures that decide: three columns for each figure, under its name."""
     cells = {
         (cell.policy, cell.metric): cell
         for cell in found.cells
         if cell.scenario == scenario.name and cell.primary
     }
     applies = {each.policy: each for each in found.applicability if each.scenario == scenario.name}
-    head = [""]
-    for name in scenario.primary:
-        cell = next((cell for cell in cells.values() if cell.metric == name), None)
-        unit = "" if cell is None or cell.unit in ("1", "ratio") else f", {cell.unit}"
-        better = "" if cell is None or cell.better == "neither" else f" ({cell.better} is better)"
-        head += [f"{name}{unit}{better}", "difference", "verdict"]
-    rows = []
+    rows = [["", *("median", "difference", "verdict") * len(scenario.primary)]]
     for policy in found.study.policies:
         applied = applies.get(policy.name)
         mark = " *" if applied is not None and applied.acts and applied.why else ""
@@ -177,7 +176,32 @@ def _table(found: Comparison, scenario: StudyScenario) -> list[str]:
         for name in scenario.primary:
             row += _columns(cells.get((policy.name, name)), acts=applied is None or applied.acts)
         rows.append(row)
-    return table(f"{scenario.name}: {scenario.description}", head, rows)
+    heads = [
+        _head(name, [cell for cell in cells.values() if cell.metric == name]) for name in scenario.primary
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for i, head in enumerate(heads):
+        span = widths[3 * i + 1 : 3 * i + 4]
+        widths[3 * i + 1] += max(0, len(head) - sum(span) - 2 * len(_GAP))
+    lines = [f"{scenario.name}: {scenario.description}"]
+    spanning = [" " * widths[0]]
+    spanning += [
+        f"{head:>{sum(widths[3 * i + 1 : 3 * i + 4]) + 2 * len(_GAP)}}" for i, head in enumerate(heads)
+    ]
+    lines.append(_GAP + _GAP.join(spanning))
+    for row in rows:
+        shown = [f"{row[0]:<{widths[0]}}"]
+        shown += [f"{text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append((_GAP + _GAP.join(shown)).rstrip())
+    return lines
+
+
+def _head(name: str, cells: list[Cell]) -> str:
+    """A figure's name, its unit, and which direction is an improvement."""
+    if not cells:
+        return name
+    unit = "" if cells[0].unit in ("1", "ratio") else f", {cells[0].unit}"
+    return f"{name}{unit}" + ("" if cells[0].better == "neither" else f" ({cells[0].better} is better)")
 
 
 def _columns(cell: Cell | None, *, acts: bool) -> list[str]:

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from mmfw.compare.statistics import Better, Verdict
 from mmfw.results.manifest import Distribution
 
 Number = int | float | None
-Verdict = Literal["better", "worse", "no difference", "different"]
 #: Version of both files' format.
 FORMAT = 1
 
@@ -166,7 +166,7 @@ class Cell(_Model):
     policy: str
     metric: str
     unit: str
-    better: Literal["lower", "higher", "neither"]
+    better: Better
     description: str
     primary: bool
     seeds: tuple[int, ...]

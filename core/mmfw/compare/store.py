@@ -11,7 +11,7 @@ import shutil
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -150,7 +150,7 @@ class StudyFolder:
         InputError
             It could not be written.
         """
-        text = json.dumps(document.model_dump(mode="json"), indent=1) + "\n"
+        text = _text(document.model_dump(mode="json"))
         stage = self.path / f".{name}{STAGE_SUFFIX}"
         try:
             stage.write_text(text, encoding="utf-8")
@@ -158,6 +158,16 @@ class StudyFolder:
         except OSError as fault:
             raise InputError(f"--out: cannot be written: {fault.strerror}", file=str(self.path)) from None
         return self.path / name
+
+
+def _text(document: dict[str, Any]) -> str:
+    """JSON with a row of each of its lists on a line, so that one can look and compare line by line."""
+    parts = []
+    for name, value in document.items():
+        rows = [json.dumps(row) for row in value] if isinstance(value, list) else []
+        text = "[\n  " + ",\n  ".join(rows) + "\n ]" if rows else json.dumps(value)
+        parts.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _is_ours(path: Path) -> bool:
