@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmfw import gfp, hookimpl, mainline
-from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
+from mmfw.binding import SetUp, bind_mm_ops, bind_shrinker, hook_caller
 from mmfw.errors import InputError, PluginError
 from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins
@@ -436,3 +436,17 @@ def test_a_pass_over_45_shrinkers_costs_less_than_pluggy() -> None:
         return min(once() for _ in range(15))
 
     assert best(direct) * 4 < best(through_pluggy)
+
+
+def test_until_every_plugin_is_initialised_nobody_but_mainline_decides(load_source: Load) -> None:
+    """A policy's state is not there before: what a driver allocates in its own initialisation may wake kswapd."""
+    fold = "@hookimpl\ndef mmfw_fold_kswapd_waker(pgdat, wake):\n    raise RuntimeError('too early')"
+    set_up = SetUp()
+    ops = bind_mm_ops(load_source(elide=policy("return False"), fold=fold), set_up)
+    assert ops.should_shrink_slab(context(9)) is True
+    assert ops.fold_kswapd_waker is not None
+    ops.fold_kswapd_waker(None, None)
+    set_up.done = True
+    assert ops.should_shrink_slab(context(9)) is False
+    with pytest.raises(PluginError, match="too early"):
+        ops.fold_kswapd_waker(None, None)

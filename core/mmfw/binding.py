@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations
 from types import CodeType
 from typing import Any, Final
@@ -29,7 +30,7 @@ from mmfw.types import (
     WakePlan,
 )
 
-__all__ = ["MmOps", "ShrinkerOps", "bind_mm_ops", "bind_shrinker", "hook_caller"]
+__all__ = ["MmOps", "SetUp", "ShrinkerOps", "bind_mm_ops", "bind_shrinker", "hook_caller"]
 
 Check = Callable[[Any], Any]
 
@@ -37,26 +38,68 @@ Check = Callable[[Any], Any]
 # --- decisions ---------------------------------------------------------------------------------------
 
 
-def bind_mm_ops(plugins: LoadedPlugins) -> MmOps:
+@dataclass(slots=True)
+class SetUp:
+    """Whether every plugin has been initialised: until then decisions are mainline's.
+
+    A plugin that allocates while it is initialised may wake kswapd; policies, initialised last, have no state yet.
+    """
+
+    done: bool = False
+
+
+def bind_mm_ops(plugins: LoadedPlugins, set_up: SetUp | None = None) -> MmOps:
     """Bind every decision hook of a loaded set.
+
+    Parameters
+    ----------
+    plugins : LoadedPlugins
+        The set.
+    set_up : SetUp, optional
+        Until it is done nobody but mainline is asked; None asks from the start.
 
     Raises
     ------
     InputError
         Two plain policies answer one decision and do not both say that they compose.
     """
-    scan = _bind_decision(plugins, mainline.mmfw_plan_compaction_scan, CompactionScan)
-    count = _bind_decision(plugins, mainline.mmfw_should_count_kswapd_failure, bool)
+    state = SetUp(done=True) if set_up is None else set_up
+
+    def decision(default: Callable[..., Any], answer_type: type) -> Callable[..., Any]:
+        return _once_set_up(_bind_decision(plugins, default, answer_type), default, state)
+
+    def rare(default: Callable[..., Any], answer_type: type) -> Callable[..., Any] | None:
+        found = decision(default, answer_type)
+        return None if found is default else found
+
+    def amendment(hook: str) -> Callable[..., None] | None:
+        found = _bind_amendment(plugins, hook)
+        return None if found is None else _once_set_up(found, _nothing, state)
+
     return MmOps(
-        plan_wakeup=_bind_decision(plugins, mainline.mmfw_plan_wakeup, WakePlan),
-        should_shrink_slab=_bind_decision(plugins, mainline.mmfw_should_shrink_slab, bool),
-        plan_compaction_scan=None if scan is mainline.mmfw_plan_compaction_scan else scan,
-        should_count_kswapd_failure=None if count is mainline.mmfw_should_count_kswapd_failure else count,
-        fold_kswapd_waker=_bind_amendment(plugins, "mmfw_fold_kswapd_waker"),
-        kswapd_begin=_bind_amendment(plugins, "mmfw_kswapd_begin"),
-        kswapd_requeue=_bind_amendment(plugins, "mmfw_kswapd_requeue"),
-        init_shrink_control=_bind_amendment(plugins, "mmfw_init_shrink_control"),
+        plan_wakeup=decision(mainline.mmfw_plan_wakeup, WakePlan),
+        should_shrink_slab=decision(mainline.mmfw_should_shrink_slab, bool),
+        plan_compaction_scan=rare(mainline.mmfw_plan_compaction_scan, CompactionScan),
+        should_count_kswapd_failure=rare(mainline.mmfw_should_count_kswapd_failure, bool),
+        fold_kswapd_waker=amendment("mmfw_fold_kswapd_waker"),
+        kswapd_begin=amendment("mmfw_kswapd_begin"),
+        kswapd_requeue=amendment("mmfw_kswapd_requeue"),
+        init_shrink_control=amendment("mmfw_init_shrink_control"),
     )
+
+
+def _nothing(*args: Any) -> None:
+    """Amend nothing."""
+
+
+def _once_set_up(ask: Callable[..., Any], default: Callable[..., Any], state: SetUp) -> Callable[..., Any]:
+    if state.done or ask is default:
+        return ask
+
+    def ask_once_set_up(*args: Any) -> Any:
+        return ask(*args) if state.done else default(*args)
+
+    return ask_once_set_up
 
 
 def _bind_amendment(plugins: LoadedPlugins, hook: str) -> Callable[..., None] | None:

@@ -3,7 +3,8 @@
 Four kinds. *Assembly* hooks are called once for every loaded plugin, needs first. *Decision* hooks stand
 for a decision that mm takes; plugins are asked in the order in which they were named, the first answer that is not None
 counts, and `mmfw.mainline`, asked last, always has one. *Amendments* answer nothing: all of them are called, to note
-something or to attach a field. *Shrinker ops* are the methods of an object given to ``mm.register_shrinker()``.
+something or to attach a field. Neither kind is asked before every plugin has been initialised. *Shrinker ops* are the
+methods of an object given to ``mm.register_shrinker()``.
 
 An implementation may take fewer arguments than the hook has, never others, and none with a default value.
 """

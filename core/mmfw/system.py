@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
+from mmfw.binding import SetUp, bind_mm_ops, bind_shrinker, hook_caller
 from mmfw.costs import profile
 from mmfw.discovery import one_line
 from mmfw.errors import InputError, PluginError, did_you_mean
@@ -106,7 +106,9 @@ def _kept_start_state(ram: str, nr_cpus: int, state_json: str, seed: int, name: 
     return _start_state(load_machine(ram, nr_cpus), InitialState.model_validate_json(state_json), seed, name)
 
 
-def _new_mm(scenario: Scenario, machine: Machine, plugins: LoadedPlugins, seed: int, kernel: str) -> Mm:
+def _new_mm(
+    scenario: Scenario, machine: Machine, plugins: LoadedPlugins, set_up: SetUp, seed: int, kernel: str
+) -> Mm:
     """The machine, in its first state."""
     if parse_ram_size(machine.name) is None:
         state = _start_state(machine, scenario.state, seed, scenario.name)
@@ -114,7 +116,7 @@ def _new_mm(scenario: Scenario, machine: Machine, plugins: LoadedPlugins, seed: 
         state_json = scenario.state.model_dump_json()
         state = _kept_start_state(machine.name, machine.nr_cpus, state_json, seed, scenario.name)
     host = MmHost(
-        ops=bind_mm_ops(plugins),
+        ops=bind_mm_ops(plugins, set_up),
         bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
         hook=lambda name: hook_caller(plugins, name),
     )
@@ -199,8 +201,10 @@ def build_system(
         A plugin failed in its set-up.
     """
     params = plugin_params(plugins, scenario.params)
-    mm = _new_mm(scenario, machine, plugins, seed, kernel)
+    set_up = SetUp()
+    mm = _new_mm(scenario, machine, plugins, set_up, seed, kernel)
     plugins.module_init(mm, params)
+    set_up.done = True
     starts = _starts(scenario, plugins)
     metrics = plugins.metrics()
 
