@@ -61,10 +61,10 @@ def _cell(
     versus = VsMainline(
         median_difference=difference,
         ci=(difference - 1, difference + 1),
-        level=0.9375,
+        level=0.875 if verdict is None else 0.9375,
         ratio=1.5,
         ratio_ci=(1.25, 1.75),
-        nr_pairs=5,
+        nr_pairs=4 if verdict is None else 5,
     )
     return Cell(
         scenario=SCENARIO,

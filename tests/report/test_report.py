@@ -97,6 +97,8 @@ def test_what_failed_and_what_does_not_act_is_said(pages: list[Page]) -> None:
         "No run to draw of: fails.",
         "no result",
         "success ✗ worse",
+        "4 of 5 pairs",
+        "Levels here: 87.5% (4 pairs), 93.75% (5 pairs).",
         "core validated against 6.1.192",
     ):
         assert said in text

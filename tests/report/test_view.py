@@ -106,6 +106,16 @@ def test_latencies_keep_every_request_and_drop_empty_bins(made_run: Path) -> Non
         assert len(row["bin_ns"]) == len(row["nr"])
 
 
+def test_phases_are_there_with_their_times(made_run: Path) -> None:
+    run = read_run(made_run)
+    given = (run.document.model_extra or {})["phases"]
+    found = unpacked(pack_view(run, [], {}))["phases"]
+    assert given
+    assert [(each["name"], each["start"]) for each in found] == [
+        (each["name"], each["start_ns"] // 10**6) for each in given
+    ]
+
+
 def test_a_metric_that_falls_is_drawn_as_it_stands(run_folder: Path) -> None:
     falls, rises = np.array([3.0, 2, 1, 0, 0]), np.arange(5.0)
     columns = {"metric.falls": falls, "metric.rises": rises, "metric.frames": falls, "metric.other": rises}

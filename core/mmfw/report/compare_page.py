@@ -33,7 +33,7 @@ def _lead(study: Study, sections: list[Section]) -> list[str]:
     lead = [
         f"{_counted(len(asked.seeds), 'seed', 'seeds')}{'; ' if said else ''}{', '.join(said)}. "
         f"A policy's run of a seed is compared with {MAINLINE}'s run of the same seed.",
-        study.comparison.method,
+        f"{study.comparison.method}{_levels(study)}",
         "No difference means that the interval holds 0, so that these seeds cannot tell; not that there is none. "
         "Read success (S) beside loss (W): a policy whose requests fail at once also loses less.",
     ]
@@ -45,6 +45,14 @@ def _lead(study: Study, sections: list[Section]) -> list[str]:
     if not_modelled:
         lead.append(f"Not modelled: {'; '.join(not_modelled)}.")
     return lead
+
+
+def _levels(study: Study) -> str:
+    """Levels that the intervals of differences have here."""
+    versus = [cell.vs_mainline for cell in study.comparison.cells if cell.vs_mainline is not None]
+    found = {each.nr_pairs: each.level for each in versus if each.level is not None}
+    words = [f"{level * 100:.4g}% ({nr} pairs)" for nr, level in sorted(found.items())]
+    return f" Levels here: {', '.join(words)}." if words else ""
 
 
 def _counted(nr: int, one: str, many: str) -> str:

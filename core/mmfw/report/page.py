@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from mmfw.errors import InputError
 from mmfw.results.extras import study_module
+from mmfw.results.write import STAGE_SUFFIX
 
 #: From many small blocks to few large ones; as in charts.js.
 ORDER_COLOURS: Final = (
@@ -92,7 +93,7 @@ def write_page(file: Path, text: str) -> Path:
     InputError
         It cannot be written.
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside = file.with_name(f".{file.name}.{os.getpid()}{STAGE_SUFFIX}")
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(file)

@@ -58,9 +58,9 @@ def run_context(run: RunDirectory) -> dict[str, Any]:
     }
     seconds = manifest.virtual_ns / 1e9
     lead = [
-        f"{scenario.get('description', 'A run')}. {seconds:.6g} virtual seconds, kernel {manifest.kernel}, machine "
-        f"{manifest.machine}, {manifest.nr_cpus} CPUs, plugins "
-        f"{', '.join(manifest.plugins) or 'none'}, seed {manifest.seed}.",
+        f"Scenario: {scenario.get('description', manifest.scenario)}. {seconds:.6g} virtual seconds, "
+        f"kernel {manifest.kernel}, machine {manifest.machine}, {manifest.nr_cpus} CPUs, "
+        f"plugins {', '.join(manifest.plugins) or 'none'}, seed {manifest.seed}.",
         f"What is validated: {manifest.validated}.",
         f"Not modelled: {'; '.join(run.document.not_modelled)}.",
     ]

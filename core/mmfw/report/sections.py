@@ -180,10 +180,13 @@ class Section:
     def _has_result(self, policy: str) -> bool:
         return any(cell.values for cell in self._cells[policy].values())
 
+    def _shown(self, cell: Cell) -> Shown:
+        return shown(cell, len(self._study.comparison.study.seeds))
+
     def _part(self, title: str, heads: list[Head]) -> Part:
         rows = []
         for nr, (policy, cells) in enumerate(self._cells.items()):
-            line = [shown(cells[head.name]) if head.name in cells else None for head in heads]
+            line = [self._shown(cells[head.name]) if head.name in cells else None for head in heads]
             rows.append(Row(nr, policy, self._note(policy), self._instead(policy), line))
         return Part(title, heads, rows)
 
@@ -197,9 +200,11 @@ class Section:
         primary = [cells[head.name] for head in self.primary if head.name in cells]
         others = [tally(cell for cell in cells.values() if not cell.primary)]
         if any(cell.metric == LOSS for cell in primary) and SUCCESS in cells and not cells[SUCCESS].primary:
-            success = shown(cells[SUCCESS])
+            success = self._shown(cells[SUCCESS])
             others.insert(0, f"success {success.symbol} {success.word}" if success.word else "")
-        return MatrixCell(target, "", [shown(cell) for cell in primary], [text for text in others if text])
+        return MatrixCell(
+            target, "", [self._shown(cell) for cell in primary], [text for text in others if text]
+        )
 
     def _drawing(self) -> Drawing:
         """Pack the first seed's run of each policy; runs that policies share are packed once."""

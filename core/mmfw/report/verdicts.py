@@ -66,6 +66,8 @@ class Shown:
         Verdict; empty for mainline itself.
     difference, ratio : str
         Against mainline, each with its interval; empty where there is none.
+    pairs : str
+        How many pairs of seeds there are, if some seed is in none.
     """
 
     median: str
@@ -74,6 +76,7 @@ class Shown:
     css: str = "plain"
     difference: str = ""
     ratio: str = ""
+    pairs: str = ""
 
     @property
     def effect(self) -> str:
@@ -88,8 +91,16 @@ def head_of(cell: Cell) -> Head:
     return Head(cell.metric, letter, unit_words(cell.unit), better, cell.primary, cell.description)
 
 
-def shown(cell: Cell) -> Shown:
-    """A cell as the page shows it."""
+def shown(cell: Cell, nr_seeds: int) -> Shown:
+    """A cell as the page shows it.
+
+    Parameters
+    ----------
+    cell : Cell
+        A figure of a policy in a scenario.
+    nr_seeds : int
+        Seeds of the study.
+    """
     median = show_interval(cell.median, cell.ci, cell.unit)
     versus = cell.vs_mainline
     if versus is None:
@@ -99,7 +110,8 @@ def shown(cell: Cell) -> Shown:
     difference = show_interval(versus.median_difference, versus.ci, cell.unit, plus=True)
     same = versus.ci == (0, 0)
     ratio = "" if versus.ratio is None or same else f"\u00d7{show_interval(versus.ratio, versus.ratio_ci)}"
-    return Shown(median, word, symbol, css, difference, ratio)
+    pairs = f"{versus.nr_pairs} of {nr_seeds} pairs" if versus.nr_pairs < nr_seeds else ""
+    return Shown(median, word, symbol, css, difference, ratio, pairs)
 
 
 def tally(cells: Iterable[Cell]) -> str:

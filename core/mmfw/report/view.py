@@ -74,6 +74,7 @@ def pack_view(run: RunDirectory, panels: Sequence[Panel], vmstat: Mapping[str, f
         said.append("no blocks were recorded, so there is no map of fragmentation.")
     else:
         document["heat"] = _heat(_Columns(run, "blocks.parquet", blocks))
+    document["phases"] = _phases(run)
     document["latency"] = _latency(run)
     document["vmstat"] = {name: value for name, value in sorted(vmstat.items()) if value}
     document["said"] = said
@@ -163,6 +164,19 @@ def _heat(columns: _Columns) -> dict[str, Any]:
         picture[np.array(place)[row], at] = np.clip(percent, 0, 100)
         found[key] = [[None if cell < 0 else cell for cell in line] for line in picture.tolist()]
     return found
+
+
+def _phases(run: RunDirectory) -> list[dict[str, Any]]:
+    """Names of phases, and when they began and ended, ms."""
+    phases = (run.document.model_extra or {}).get("phases", [])
+    return [
+        {
+            "name": phase["name"],
+            "start": phase["start_ns"] // 1_000_000,
+            "end": phase["end_ns"] // 1_000_000,
+        }
+        for phase in phases
+    ]
 
 
 def _latency(run: RunDirectory) -> list[dict[str, Any]]:

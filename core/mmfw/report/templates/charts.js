@@ -69,8 +69,8 @@ function draw(div, traces, layout, label) {
   return Plotly.react(div, traces, layout, { displayModeBar: false, responsive: true, showTips: false });
 }
 
-// A column of panels over one x axis; each panel {title, height, traces, axis}.
-function column(div, panels, xTitle, label) {
+// A column of panels over one x axis; each panel {title, height, traces, axis}, each mark a line across all {x, colour, dash}.
+function column(div, panels, marks, xTitle, label) {
   const above = 24, below = 46;
   const total = panels.reduce((sum, panel) => sum + panel.height + above, 0) + below;
   const inside = total - below;
@@ -93,6 +93,9 @@ function column(div, panels, xTitle, label) {
     anchor: panels.length > 1 ? `y${panels.length}` : "y", title: { text: xTitle, font: { size: 12, color: colours.muted } },
     nticks: div.clientWidth < 500 ? 6 : 11, rangemode: "tozero",
   });
+  layout.shapes = marks.map(({ x, colour, dash }) => ({
+    type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: colour, width: 1, dash },
+  }));
   return draw(div, traces, layout, label);
 }
 
@@ -127,7 +130,16 @@ function timeSeries(div, views, panels) {
       })),
     });
   }
-  return column(div, wide, "virtual time, s", `Time series of ${views.map(({ name }) => name).join(" and ")}; averages are in the table below`);
+  const marks = views.flatMap(({ view, base }) => view.phases.filter(({ start }) => start > 0).map(({ start }) => (
+    { x: start / 1000, colour: base ? colours.base : colours.chosen, dash: base ? "dot" : "dash" }
+  )));
+  return column(div, wide, marks, "virtual time, s", `Time series of ${views.map(({ name }) => name).join(" and ")}; averages are in the table below`);
+}
+
+function phaseWords(views) {
+  const said = ({ view }) => view.phases.map(({ name, start, end }) => `${name} ${number(start / 1000)} to ${number(end / 1000)} s`).join(", ");
+  const texts = views.filter(({ view }) => view.phases.length).map((each) => `${each.name}: ${said(each)}`);
+  return texts.length ? `Lines across are where phases begin. Phases of ${texts.join("; of ")}.` : "";
 }
 
 function averages(table, views, panels) {

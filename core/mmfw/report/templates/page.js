@@ -128,6 +128,7 @@ function drawAll(section, data, views) {
   const times = own(".times", timed.length);
   if (timed.length) {
     timeSeries(times.querySelector(".chart"), timed, data.panels);
+    times.querySelector(".phases").textContent = phaseWords(timed);
     averages(times.querySelector("table"), timed, data.panels);
   }
   const mapped = views.some(({ view }) => view.heat), heat = own(".heat", mapped);
