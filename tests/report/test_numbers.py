@@ -11,6 +11,8 @@ MINUS, TIMES_DASH = "\u2212", "\u2013"
     ("value", "unit", "text"),
     [
         (None, "1", TIMES_DASH),
+        (float("nan"), "1", TIMES_DASH),
+        (float("inf"), "ns", TIMES_DASH),
         (0, "1", "0"),
         (0.0, "1", "0"),
         (716081, "pages", "716,081"),

@@ -171,6 +171,14 @@ def test_damage_is_one_line_and_leaves_the_old_page(
     assert page.read_text() == "old"
 
 
+def test_a_scenario_that_is_none_is_one_line(run_folder: Path) -> None:
+    file = run_folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps(manifest | {"scenario_toml": "metrics = 3"}))
+    with pytest.raises(InputError, match=r"manifest\.json: damaged: scenario_toml is no scenario: .*metrics"):
+        write_report(run_folder)
+
+
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds neither compare\.json nor manifest\.json"):
         write_report(tmp_path)

@@ -95,6 +95,23 @@ def test_a_damaged_table_is_named(run_folder: Path, change: dict[str, Any], said
         pack_view(read_run(run_folder), [STEALS], {})
 
 
+def test_a_damaged_document_is_named(run_folder: Path) -> None:
+    file = run_folder / "metrics.json"
+    document = json.loads(file.read_text())
+    del document["requests"][0]["p50_ns"]
+    file.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"metrics\.json: damaged: requests\.0\.p50_ns"):
+        pack_view(read_run(run_folder), [], {})
+
+
+def test_a_column_of_words_is_left_to_packing(run_folder: Path) -> None:
+    rewrite(run_folder, "samples.parquet", samples(2, **{"metric.words": ["a", "b"]}))
+    run = read_run(run_folder)
+    panels = choose_panels(None, ["words"], [run])
+    with pytest.raises(InputError, match=r"metric\.words.*no numbers"):
+        pack_view(run, panels, {})
+
+
 def test_latencies_keep_every_request_and_drop_empty_bins(made_run: Path) -> None:
     run = read_run(made_run)
     rows = unpacked(pack_view(run, [], {}))["latency"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 Number = int | float | None
@@ -63,7 +64,7 @@ def show(value: Number, unit: str = "1", *, scale: Scale | None = None, plus: bo
     >>> show(325930, "ns"), show(0.000662), show(None), show(1234567), show(3, plus=True)
     ('326 µs', '0.00066', '–', '1.23M', '+3')
     """
-    if value is None:
+    if value is None or not math.isfinite(value):
         return NOTHING
     divisor, suffix = scale or scale_of(unit, value)
     return _signed(_digits(value / divisor if divisor != 1 else value), plus=plus) + suffix

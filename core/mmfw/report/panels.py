@@ -100,4 +100,6 @@ def _never_falls(table: Any, column: str) -> bool:
     if column not in table.column_names:
         return True
     values = table.column(column).to_numpy()
+    if not np.issubdtype(values.dtype, np.number):
+        return True  # packing it says what is wrong
     return bool((np.diff(values) >= 0).all())

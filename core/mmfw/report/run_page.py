@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import tomli
+from pydantic import BaseModel, ValidationError
 
+from mmfw.errors import InputError
 from mmfw.report.numbers import show, unit_words
 from mmfw.report.page import json_for_html
 from mmfw.report.panels import choose_panels
@@ -14,12 +16,28 @@ from mmfw.report.view import pack_view
 from mmfw.results import RunDirectory
 
 
-def scenario_table(run: RunDirectory) -> dict[str, Any]:
-    """The scenario's file as a run keeps it; empty if it is none."""
+class ScenarioNames(BaseModel):
+    """What a scenario's file says of its figures; the run has checked the whole of it."""
+
+    description: str = ""
+    progress: str | None = None
+    metrics: list[str] = []
+
+
+def scenario_names(run: RunDirectory) -> ScenarioNames:
+    """What the scenario's file, as a run keeps it, says of figures.
+
+    Raises
+    ------
+    InputError
+        It is no scenario's text.
+    """
     try:
-        return tomli.loads(run.manifest.scenario_toml)
-    except tomli.TOMLDecodeError:
-        return {}
+        return ScenarioNames.model_validate(tomli.loads(run.manifest.scenario_toml))
+    except (tomli.TOMLDecodeError, ValidationError) as fault:
+        said = " ".join(str(fault).split())
+        file = str(run.path / "manifest.json")
+        raise InputError(f"damaged: scenario_toml is no scenario: {said:.200}", file=file) from None
 
 
 def policy_of(run: RunDirectory) -> str:
@@ -45,9 +63,8 @@ def _metrics(run: RunDirectory, first: list[str]) -> list[tuple[str, str]]:
 
 def run_context(run: RunDirectory) -> dict[str, Any]:
     """What ``run.html.j2`` names."""
-    manifest, scenario = run.manifest, scenario_table(run)
-    first = [str(name) for name in scenario.get("metrics", ())]
-    panels = choose_panels(scenario.get("progress"), first, [run])
+    manifest, scenario = run.manifest, scenario_names(run)
+    panels = choose_panels(scenario.progress, scenario.metrics, [run])
     view = pack_view(run, panels, run.document.vmstat)
     data = {
         "views": [view.packed],
@@ -58,7 +75,7 @@ def run_context(run: RunDirectory) -> dict[str, Any]:
     }
     seconds = manifest.virtual_ns / 1e9
     lead = [
-        f"Scenario: {scenario.get('description', manifest.scenario)}. {seconds:.6g} virtual seconds, "
+        f"Scenario: {scenario.description or manifest.scenario}. {seconds:.6g} virtual seconds, "
         f"kernel {manifest.kernel}, machine {manifest.machine}, {manifest.nr_cpus} CPUs, "
         f"plugins {', '.join(manifest.plugins) or 'none'}, seed {manifest.seed}.",
         f"What is validated: {manifest.validated}.",
@@ -71,7 +88,7 @@ def run_context(run: RunDirectory) -> dict[str, Any]:
         "baseline": policy_of(run),
         "scenarios": [{"data": json_for_html(data)}],
         "interval": step_words(view.step_ns),
-        "metrics": _metrics(run, first),
+        "metrics": _metrics(run, scenario.metrics),
         "vmstat": [(name, show(n)) for name, n in sorted(run.document.vmstat.items()) if n],
         "repeat": run_repeat(run),
         "footer": "Written by mmfw report from the run's folder; the same folder gives the same bytes.",

@@ -11,7 +11,7 @@ from mmfw.compare.model import Cell, StudyScenario
 from mmfw.policies import MAINLINE
 from mmfw.report.page import json_for_html
 from mmfw.report.panels import choose_panels
-from mmfw.report.run_page import scenario_table, step_words
+from mmfw.report.run_page import ScenarioNames, scenario_names, step_words
 from mmfw.report.study import Study
 from mmfw.report.verdicts import Head, Shown, head_of, shown, tally
 from mmfw.report.view import pack_view
@@ -219,8 +219,8 @@ class Section:
             of_policy.append(key if key is not None and by_place[key] else None)
         drawn = {key: runs for key, runs in by_place.items() if runs}
         first_runs = [runs[0] for runs in drawn.values()]
-        table = scenario_table(first_runs[0]) if first_runs else {}
-        panels = choose_panels(table.get("progress"), [str(n) for n in table.get("metrics", ())], first_runs)
+        names = scenario_names(first_runs[0]) if first_runs else ScenarioNames()
+        panels = choose_panels(names.progress, names.metrics, first_runs)
         views = [pack_view(runs[0], panels, _medians(runs)) for runs in drawn.values()]
         rank = {key: nr for nr, key in enumerate(drawn)}
         of = [None if key is None else rank[key] for key in of_policy]

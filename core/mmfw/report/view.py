@@ -10,9 +10,10 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from mmfw.errors import InputError
 from mmfw.report.numbers import show
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 #: Points of a series; a figure is some 600 pixels wide.
 MAX_POINTS: Final = 240
 NR_ORDERS: Final = 11
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,40 +169,59 @@ def _heat(columns: _Columns) -> dict[str, Any]:
     return found
 
 
+class _Phase(BaseModel):
+    """A phase, as far as it is drawn."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+
+
+class _Request(BaseModel):
+    """Requests of one order and class, as far as they are shown beside their histogram."""
+
+    order: int
+    cls: str = Field(alias="class")
+    p50_ns: int
+    p99_ns: int
+
+
+def _rows_of(run: RunDirectory, key: str, model: type[M]) -> list[M]:
+    """Rows of metrics.json that `RunDocument` passes on unread."""
+    try:
+        return TypeAdapter(list[model]).validate_python((run.document.model_extra or {}).get(key, []))  # type: ignore[valid-type]
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        where = ".".join(str(part) for part in (key, *first["loc"]))
+        raise InputError(f"damaged: {where}: {first['msg']}", file=str(run.path / "metrics.json")) from None
+
+
 def _phases(run: RunDirectory) -> list[dict[str, Any]]:
     """Names of phases, and when they began and ended, ms."""
-    phases = (run.document.model_extra or {}).get("phases", [])
     return [
-        {
-            "name": phase["name"],
-            "start": phase["start_ns"] // 1_000_000,
-            "end": phase["end_ns"] // 1_000_000,
-        }
-        for phase in phases
+        {"name": phase.name, "start": phase.start_ns // 1_000_000, "end": phase.end_ns // 1_000_000}
+        for phase in _rows_of(run, "phases", _Phase)
     ]
 
 
 def _latency(run: RunDirectory) -> list[dict[str, Any]]:
     """Rows by order and class; bins without requests at either end are left out."""
-    document = run.document
-    requests = (document.model_extra or {}).get("requests", [])
-    known = {(row["order"], row["class"]): row for row in requests}
+    known = {(row.order, row.cls): row for row in _rows_of(run, "requests", _Request)}
     rows = []
-    for row in document.latency:
-        total = sum(row.nr)
+    for row in run.document.latency:
         filled = [i for i, nr in enumerate(row.nr) if nr]
         kept = slice(filled[0], filled[-1] + 1) if filled else slice(0, 0)
-        counted = known.get((row.order, row.cls), {})
+        counted = known.get((row.order, row.cls))
         rows.append(
             {
                 "order": row.order,
                 "cls": row.cls,
                 "bin_ns": list(row.bin_ns[kept]),
                 "nr": list(row.nr[kept]),
-                "total": total,
+                "total": sum(row.nr),
                 "nr_failed": sum(row.nr_failed),
-                "p50": show(counted.get("p50_ns"), "ns"),
-                "p99": show(counted.get("p99_ns"), "ns"),
+                "p50": show(counted.p50_ns if counted else None, "ns"),
+                "p99": show(counted.p99_ns if counted else None, "ns"),
             }
         )
     return rows
