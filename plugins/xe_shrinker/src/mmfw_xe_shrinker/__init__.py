@@ -2,6 +2,7 @@
 
 from mmfw_xe_shrinker.bo import BoState, MemType, XeBo, XeVm
 from mmfw_xe_shrinker.compact import CompactionBody
+from mmfw_xe_shrinker.defragment import defragment_bo, fragmented_bos
 from mmfw_xe_shrinker.device import XeDevice
 from mmfw_xe_shrinker.pm import XePm
 from mmfw_xe_shrinker.shrinker import XeShrinker
@@ -17,4 +18,6 @@ __all__ = [
     "XePm",
     "XeShrinker",
     "XeVm",
+    "defragment_bo",
+    "fragmented_bos",
 ]

@@ -39,7 +39,7 @@ class XeBo:
     tt : TtmTt
         Its pages.
     mem_type : MemType
-        Where it is placed: TT while the GPU has it bound.
+        Where it is placed: TT from its first use by an exec until it is evicted.
     pinned, purgeable, purged : bool
         Pinned for scanout or the kernel; DONTNEED by user space; content dropped, for good.
     evicted_at : int or None
@@ -64,6 +64,11 @@ class XeBo:
     def num_pages(self) -> int:
         """Size, in pages."""
         return self.tt.num_pages
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the GPU has its pages mapped: not if the next exec must validate it."""
+        return self.mem_type is MemType.TT and self not in self.vm.evicted
 
     @property
     def state(self) -> BoState:

@@ -337,8 +337,9 @@ class XeDevice:
     def _shrink_bo(self, bo: XeBo, by: Evictor, writeback: bool, native_order: bool | None) -> int:
         if bo.vm.fence is not None:
             bo.vm.fence.wait()
-        if bo.mem_type is MemType.TT:
+        if bo.is_bound:
             self.mm.charge(self.mm.sched.costs.bind_bo, "unbind")
+        if bo.mem_type is MemType.TT:
             self._place(bo, MemType.SYSTEM)
             bo.vm.evicted[bo] = None
         self._account(bo, -1)
