@@ -32,7 +32,7 @@ COMMANDS: Final = (
     Command("run", "mmfw.cli.run:run", "Run a scenario on a simulated machine"),
     Command("compare", "mmfw.cli.compare:compare", "Compare policies with mainline over seeds"),
     Command("diff", "mmfw.cli.diff:diff", "Say what differs between two runs"),
-    Command("report", "mmfw.cli.report:report", "Write the HTML report of a run or a comparison"),
+    Command("report", "mmfw.cli.report:report", "Write DIR/report.html, one file that needs no network"),
     Command("replay", "mmfw.cli.replay:replay", "Replay real allocator traces, pfn by pfn"),
     Command(
         "validate", "mmfw.cli.validate:validate", "Compare real captures with the simulator, figure by figure"

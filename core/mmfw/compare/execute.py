@@ -234,6 +234,7 @@ def _work(batch: tuple[Job, ...], reports: Connection, parent: int) -> None:
     sys.stdout = sys.stderr
     for job in batch:
         reports.send(_error_of(replace(job.planned.request, out=job.place)))
+        gc.collect()  # a machine is a cycle, and its arrays weigh nothing in the collector's reckoning
     reports.close()
 
 
