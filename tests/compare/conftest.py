@@ -59,6 +59,7 @@ POLICIES = {
     "raises": DIES.format("raise ValueError('no such thing')"),
     "hungry": DIES.format("raise MemoryError"),
     "assassin": ASSASSIN,
+    "interrupts": DIES.format("import signal; os.kill(os.getppid(), signal.SIGINT); signal.pause()"),
     "prints": DIES.format("print('this is no part of the answer')"),
     "elsewhere": ELIDES,
 }

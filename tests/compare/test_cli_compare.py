@@ -52,6 +52,17 @@ def test_a_study_killed_on_the_way_ends_as_one_that_was_not(
     assert (tmp_path / "a" / "compare.json").read_bytes() == (tmp_path / "b" / "compare.json").read_bytes()
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_processes_and_keeps_what_is_done(mmfw_lab: Command, lab: Path, tmp_path: Path) -> None:
+    """The policy presses it, and waits to be ended."""
+    words = (lab, "--policies", "interrupts", "--seeds", 1, "--duration", "50ms", "--jobs", 1)
+    done = mmfw_lab("compare", *words, "--out", tmp_path / "a")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "mmfw: interrupted\n")
+    assert [path.parent.name for path in (tmp_path / "a").glob("runs/*/*/seed-*")] == ["mainline"]
+    assert not list((tmp_path / "a").rglob("*mmfw-tmp*"))
+    assert not (tmp_path / "a" / "compare.json").exists()
+
+
 def test_tables_and_json_and_status(lab: Path, tmp_path: Path, mmfw: InProcess) -> None:
     words = ("compare", lab, "--policies", "prints,raises,elsewhere", "--seeds", 1, "--duration", "100ms")
     status, out, err = mmfw(*words, "--out", tmp_path / "a")
