@@ -157,7 +157,10 @@ def test_in_the_loop_requests_and_evictions_become_fewer():
         )
         for names, overrides in (
             ((), {}),
-            (("reclaim-backoff",), {"reclaim-backoff.min_order": 11}),
+            (
+                ("reclaim-backoff",),
+                {"reclaim-backoff.min_order": 11, "reclaim-backoff.defrag_pages_per_second": 0},
+            ),
             (("reclaim-backoff",), {}),
         )
     )
