@@ -19,9 +19,10 @@ from mmfw.mainline import mmfw_plan_wakeup, mmfw_should_shrink_slab
 from mmfw.mm.core import Mm, MmHost
 from mmfw.sched import Scheduler
 from mmfw.state import NodeState
+from mmfw.testing.loaded import LoadedMm, load_mm
 from mmfw.types import MmOps
 
-__all__ = ["GFP_KERNEL", "make_mm", "recorded"]
+__all__ = ["GFP_KERNEL", "LoadedMm", "load_mm", "make_mm", "recorded"]
 
 
 def make_mm(

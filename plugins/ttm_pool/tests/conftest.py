@@ -9,14 +9,10 @@ from typing import Any
 
 import pytest
 
-from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
-from mmfw.machine import machine_from_ram
-from mmfw.machine.initial import with_buddyinfo
-from mmfw.mm.core import Mm, MmHost
-from mmfw.plugins import load
+from mmfw.mm.core import Mm
 from mmfw.registry import LoadedPlugins
 from mmfw.sched import Scheduler
-from mmfw.system import plugin_params
+from mmfw.testing import load_mm
 from mmfw_ttm_pool import TtmPool
 
 
@@ -56,16 +52,9 @@ def bench() -> Iterator[Callable[..., Bench]]:
         files: tuple[Path, ...] = (),
         **params: Any,
     ) -> Bench:
-        plugins = load(["ttm"], files)
-        state = machine_from_ram("256M").node_state(0)
-        if dma32 is not None:
-            state = with_buddyinfo(state, {"DMA32": dma32, "DMA": [0] * 11}, 0.0, 1, "test")
-        sched = Scheduler()
-        scheds.append(sched)
         asked: list[tuple[int, int]] = []
 
-        def hook(name: str) -> Callable[..., Any]:
-            call = hook_caller(plugins, name)
+        def listen(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
             if name != "ttm_pool_gfp_mask":
                 return call
 
@@ -75,14 +64,18 @@ def bench() -> Iterator[Callable[..., Bench]]:
 
             return note
 
-        host = MmHost(
-            ops=bind_mm_ops(plugins),
-            bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
-            hook=hook,
+        loaded = load_mm(
+            ["ttm"],
+            params={"ttm": params},
+            buddyinfo=None if dma32 is None else {"DMA32": dma32, "DMA": [0] * 11},
+            files=files,
+            kernel=kernel,
+            seed=1,
+            nr_swap_pages=nr_swap_pages,
+            wrap_hook=listen,
         )
-        mm = Mm(state, sched, host, seed=1, kernel=kernel, nr_swap_pages=nr_swap_pages)
-        plugins.module_init(mm, plugin_params(plugins, {"ttm": params}))
-        return Bench(mm, plugins, asked)
+        scheds.append(loaded.mm.sched)
+        return Bench(loaded.mm, loaded.plugins, asked)
 
     yield build
     for sched in scheds:

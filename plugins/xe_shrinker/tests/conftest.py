@@ -10,15 +10,11 @@ from typing import Any
 import pytest
 
 from mmfw import CompactionScan, MigrateMode, ScanPhase, ShrinkControl, gfp
-from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
-from mmfw.machine import machine_from_ram
-from mmfw.machine.initial import with_buddyinfo
-from mmfw.mm.core import Mm, MmHost
+from mmfw.mm.core import Mm
 from mmfw.mm.ledger import Losses
-from mmfw.plugins import load
 from mmfw.registry import LoadedPlugins
 from mmfw.sched import PF_KSWAPD, PF_KTHREAD, PF_MEMALLOC, Scheduler, Task, TaskState
-from mmfw.system import plugin_params
+from mmfw.testing import load_mm
 from mmfw_xe_shrinker import CompactionBody, XeBo, XeDevice, XeShrinker, XeVm
 
 
@@ -137,22 +133,23 @@ def bench() -> Iterator[Callable[..., Bench]]:
         files: tuple[Path, ...] = (),
         **xe: Any,
     ) -> Bench:
-        plugins = load(["xe"], files)
-        state = machine_from_ram(ram, nr_cpus).node_state(0)
-        if dma32 is not None:
-            state = with_buddyinfo(state, {"DMA32": dma32, "DMA": [0] * 11}, 0.3, seed, "test")
-        sched = Scheduler(nr_cpus)
-        scheds.append(sched)
-        host = MmHost(
-            ops=bind_mm_ops(plugins),
-            bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
-            hook=lambda name: hook_caller(plugins, name),
+        loaded = load_mm(
+            ["xe"],
+            ram,
+            params={"xe": {"caching": "cached", **xe}},
+            buddyinfo=None if dma32 is None else {"DMA32": dma32, "DMA": [0] * 11},
+            unmovable_block_fraction=0.3,
+            files=files,
+            kernel=kernel,
+            seed=seed,
+            nr_cpus=nr_cpus,
+            nr_swap_pages=nr_swap_pages,
         )
-        mm = Mm(state, sched, host, seed=seed, kernel=kernel, nr_swap_pages=nr_swap_pages)
-        plugins.module_init(mm, plugin_params(plugins, {"xe": {"caching": "cached", **xe}}))
+        mm = loaded.mm
+        scheds.append(mm.sched)
         if started:
             mm.start_time()
-        return Bench(mm, plugins)
+        return Bench(mm, loaded.plugins)
 
     yield build
     for sched in scheds:

@@ -7,14 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mmfw import gfp
-from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
-from mmfw.machine import machine_from_ram
-from mmfw.machine.initial import with_buddyinfo
-from mmfw.mm.core import Mm, MmHost
-from mmfw.plugins import load
+from mmfw.mm.core import Mm
 from mmfw.run import RunRequest, run
 from mmfw.sched import Scheduler
-from mmfw.system import plugin_params
+from mmfw.testing import load_mm
 
 ttm = pytest.importorskip("mmfw_ttm_pool", reason="needs mmfw-ttm-pool")
 
@@ -30,20 +26,15 @@ def machine() -> Iterator[Callable[..., Mm]]:
     scheds: list[Scheduler] = []
 
     def build(*names: str) -> Mm:
-        plugins = load(names)
-        state = with_buddyinfo(
-            machine_from_ram("256M").node_state(0), {"DMA32": ONE_LARGE, "DMA": [0] * 11}, 0.0, 1, "test"
-        )
-        sched = Scheduler()
-        scheds.append(sched)
-        host = MmHost(
-            ops=bind_mm_ops(plugins),
-            bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
-            hook=lambda name: hook_caller(plugins, name),
-        )
-        mm = Mm(state, sched, host, seed=1, kernel="7.1", nr_swap_pages=10_000)
-        plugins.module_init(mm, plugin_params(plugins, {}))
-        sched.run(1)
+        mm = load_mm(
+            names,
+            buddyinfo={"DMA32": ONE_LARGE, "DMA": [0] * 11},
+            kernel="7.1",
+            seed=1,
+            nr_swap_pages=10_000,
+        ).mm
+        scheds.append(mm.sched)
+        mm.sched.run(1)
         return mm
 
     yield build
