@@ -39,10 +39,8 @@ class Defragmenter:
     ----------
     started : int
         When it was made, ns.
-    nr_moved, nr_moved_pages : int
-        Objects that it moved, and their pages that it copied.
-    nr_passes : int
-        Times that it woke.
+    nr_moved_pages : int
+        Pages that it copied.
     """
 
     def __init__(self, device: XeDevice, *, order: int, pages_per_second: int, interval_ns: int) -> None:
@@ -53,9 +51,7 @@ class Defragmenter:
         self.started = self._mm.sched.now
         # The timer wheel is late, so that more than one interval's pages are due at a pass.
         self._budget = Budget(pages_per_second, 2 * self._interval_ns, self.started)
-        self.nr_moved = 0
         self.nr_moved_pages = 0
-        self.nr_passes = 0
 
     def run(self) -> None:
         """Sleep, make a pass, and so on for ever."""
@@ -65,7 +61,6 @@ class Defragmenter:
 
     def do_pass(self) -> None:
         """Move objects until the budget, the blocks or the objects end."""
-        self.nr_passes += 1
         self._budget.refill(self._mm.sched.now)
         if not self._may_go_on():
             return
@@ -99,7 +94,5 @@ class Defragmenter:
             nr_pages = defragment_bo(self._device, bo, self._order)
         finally:
             bo.vm.resv.unlock()
-        if nr_pages:
-            self._budget.spend(nr_pages)
-            self.nr_moved += 1
-            self.nr_moved_pages += nr_pages
+        self._budget.spend(nr_pages)
+        self.nr_moved_pages += nr_pages
