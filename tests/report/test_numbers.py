@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmfw.report.numbers import show, show_interval, unit_words
+from mmfw.report.numbers import show, show_interval, show_ratio, unit_words
 
 MINUS, TIMES_DASH = "\u2212", "\u2013"
 
@@ -36,6 +36,15 @@ def test_an_interval_has_one_scale_and_signs_where_they_tell() -> None:
     assert show_interval(5, (5, 5)) == "5"
     assert show_interval(5, None) == "5"
     assert show_interval(None, (1, 2)) == TIMES_DASH
+
+
+def test_a_ratio_that_is_not_1_does_not_read_as_1() -> None:
+    assert show_ratio(0.0312, (0.03, 0.0444)) == "\u00d70.0312 [0.0300, 0.0444]"
+    assert show_ratio(0.998, (0.9934, 0.99991)) == "\u00d70.9980 [0.9934, 0.9999]"
+    assert show_ratio(1.5, None) == "\u00d71.50"
+    assert show_ratio(1.0, (1.0, 1.0)) == "\u00d71"
+    assert show_ratio(1.004, (1.0, 1.2)) == "\u00d71.004 [1, 1.200]"
+    assert show_ratio(1.000000001, None) == "\u00d71.000000"
 
 
 def test_times_carry_their_own_unit() -> None:

@@ -135,11 +135,12 @@ def test_phases_are_there_with_their_times(made_run: Path) -> None:
 
 def test_a_metric_that_falls_is_drawn_as_it_stands(run_folder: Path) -> None:
     falls, rises = np.array([3.0, 2, 1, 0, 0]), np.arange(5.0)
-    columns = {"metric.falls": falls, "metric.rises": rises, "metric.frames": falls, "metric.other": rises}
+    columns = {"metric.falls": falls, "metric.rises": rises, "metric.frames": falls, "metric.speed": rises}
     rewrite(run_folder, "samples.parquet", samples(5, **columns))
-    panels = choose_panels("frames", ["falls", "rises", "absent"], [read_run(run_folder)])
-    assert [(panel.title, panel.per_second) for panel in panels] == [
-        ("frames", 1),
-        ("falls", 0),
-        ("rises", 1),
-    ]
+    file = run_folder / "metrics.json"
+    document = json.loads(file.read_text())
+    document["figures"]["speed"] = {"unit": "MiB/s", "better": "higher", "description": "how fast"}
+    file.write_text(json.dumps(document))
+    panels = choose_panels("frames", ["falls", "rises", "absent", "speed"], [read_run(run_folder)])
+    found = [(panel.title, panel.unit, panel.per_second) for panel in panels if "metric." in panel.key]
+    assert found == [("frames", "1/s", 1), ("falls", "1", 0), ("rises", "1/s", 1), ("speed", "MiB/s", 0)]

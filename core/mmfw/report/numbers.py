@@ -92,6 +92,22 @@ def show_interval(
     return f"{show(value, unit, scale=bare, plus=plus)} [{low}, {high}]{scale.suffix}"
 
 
+def show_ratio(value: float, interval: tuple[Number, Number] | None) -> str:
+    """A ratio and its interval; near 1 with so many digits that what is not 1 does not read as 1.
+
+    Examples
+    --------
+    >>> show_ratio(0.0312, (0.03, 0.0444)), show_ratio(0.998, (0.9934, 0.99991))
+    ('×0.0312 [0.0300, 0.0444]', '×0.9980 [0.9934, 0.9999]')
+    """
+    ends = [value, *(end for end in interval or () if end is not None)]
+    digits = next((d for d in range(2, 7) if all(end == 1 or round(end, d) != 1 for end in ends)), 6)
+    if digits == 2:
+        return f"\u00d7{show_interval(value, interval)}"
+    texts = ["1" if end == 1 else f"{end:.{digits}f}" for end in ends]
+    return f"\u00d7{texts[0]}" + (f" [{texts[1]}, {texts[2]}]" if len(texts) == 3 else "")
+
+
 def unit_words(unit: str) -> str:
     """A unit as a table's head names it: none for plain numbers; times carry their own."""
     return _UNIT_WORDS.get(unit, unit)

@@ -75,7 +75,8 @@ def choose_panels(progress: str | None, metrics: Sequence[str], runs: Sequence[R
     metrics : sequence of str
         Metrics that the scenario wants shown first.
     runs : sequence of RunDirectory
-        Runs that will be drawn. A plugin's metric that falls in none of them is taken for a counter.
+        Runs that will be drawn. A plugin's metric that falls in none of them is taken for a counter, unless its unit
+        says that it is a rate or a share.
     """
     tables = [table for run in runs if (table := run.samples()) is not None]
     present = {name for table in tables for name in table.column_names}
@@ -85,7 +86,7 @@ def choose_panels(progress: str | None, metrics: Sequence[str], runs: Sequence[R
         if column not in present:
             continue
         unit = _unit_of(name, runs)
-        if name == progress or all(_never_falls(table, column) for table in tables):
+        if name == progress or ("/" not in unit and all(_never_falls(table, column) for table in tables)):
             panels.append(Panel(column, name, "1/s" if unit == "1" else f"{unit}/s", 1))
         else:
             panels.append(Panel(column, name, "1" if unit == "1" else unit, 0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmfw.compare.model import Cell
-from mmfw.report.numbers import show_interval, unit_words
+from mmfw.report.numbers import show_interval, show_ratio, unit_words
 
 BETTER_WORDS: Final = {"lower": "lower is better", "higher": "higher is better", "neither": "no direction"}
 #: Word, symbol, style and meaning, for the legend.
@@ -109,7 +109,7 @@ def shown(cell: Cell, nr_seeds: int) -> Shown:
     symbol, css = _STYLE[word]
     difference = show_interval(versus.median_difference, versus.ci, cell.unit, plus=True)
     same = versus.ci == (0, 0)
-    ratio = "" if versus.ratio is None or same else f"\u00d7{show_interval(versus.ratio, versus.ratio_ci)}"
+    ratio = "" if versus.ratio is None or same else show_ratio(versus.ratio, versus.ratio_ci)
     pairs = f"{versus.nr_pairs} of {nr_seeds} pairs" if versus.nr_pairs < nr_seeds else ""
     return Shown(median, word, symbol, css, difference, ratio, pairs)
 
