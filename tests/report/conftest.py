@@ -29,10 +29,6 @@ SCENARIO = "ttm-order8-pair"
 POLICIES = ("mainline", "elide-shrink-slab", HOSTILE, "fails", "idle")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "browser: opens a page in chromium; skipped where there is none")
-
-
 @pytest.fixture(scope="session")
 def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("pyarrow")

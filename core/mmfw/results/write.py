@@ -30,7 +30,8 @@ def is_run_directory(path: Path) -> bool:
     """Whether a folder is one that a run wrote, and nobody put anything else into it."""
     if not path.is_dir() or path.is_symlink():
         return False
-    names = {entry.name for entry in path.iterdir()}
+    # A report that was killed while it was written is no reason to keep the folder.
+    names = {entry.name for entry in path.iterdir() if not entry.name.endswith(STAGE_SUFFIX)}
     if not names:
         return True
     if "manifest.json" not in names or not names <= FILES:
