@@ -15,6 +15,7 @@ from importlib_metadata import entry_points
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mmfw.errors import InputError, did_you_mean
+from mmfw.mm.sysctl import SysctlVm
 from mmfw.resources import package_files
 
 if TYPE_CHECKING:
@@ -71,6 +72,28 @@ class InitialState(_Model):
     )
 
 
+class VmSettings(_Model):
+    """``sysctl vm.*``: a key left out keeps the kernel's default."""
+
+    compaction_proactiveness: int = Field(20, ge=0, le=100, description="0 switches proactive compaction off")
+    dirty_background_ratio: int = Field(10, ge=0, le=100, description="percent at which the flusher starts")
+    dirty_ratio: int = Field(20, ge=0, le=100, description="percent at which writers wait")
+    extfrag_threshold: int = Field(
+        500, ge=0, le=1000, description="fragmentation index up to which a costly request is left to reclaim"
+    )
+    page_cluster: int = Field(
+        3, ge=0, le=31, description="swap-in reads up to 2 to this power of pages at once"
+    )
+    swappiness: int = Field(60, ge=0, le=200, description="how readily anonymous memory is reclaimed")
+    watermark_boost_factor: int | None = Field(
+        None, ge=0, le=1_000_000, description="ten-thousandths of the high watermark; 0 switches boosts off"
+    )
+
+    def sysctls(self) -> SysctlVm:
+        """What the machine is given."""
+        return SysctlVm(**self.model_dump())
+
+
 class Phase(_Model):
     """A part of a run; phases follow one another."""
 
@@ -110,6 +133,7 @@ class Scenario(_Model):
     costs: str = "default"
     duration: str = "60s"
     short_duration: str = "5s"
+    vm: VmSettings = Field(default_factory=VmSettings, description="sysctls, as --set vm.swappiness=10")
     state: InitialState = Field(default_factory=InitialState)
     params: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="plugin parameters, by short name"

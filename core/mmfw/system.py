@@ -121,7 +121,15 @@ def _new_mm(
         hook=lambda name: hook_caller(plugins, name),
     )
     sched = Scheduler(nr_cpus=machine.nr_cpus, costs=profile(scenario.costs))
-    mm = Mm(state, sched, host, seed=seed, kernel=kernel, nr_swap_pages=scenario.nr_swap_pages)
+    mm = Mm(
+        state,
+        sched,
+        host,
+        seed=seed,
+        kernel=kernel,
+        nr_swap_pages=scenario.nr_swap_pages,
+        vm=scenario.vm.sysctls(),
+    )
     if scenario.state.page_cache_pages:
         pages = scenario.state.page_cache_pages
         pfns = mm.claim_resident(pages, movable=True, what="state.page_cache_pages")

@@ -74,17 +74,22 @@ def test_how_many_pages_are_read(prev, index, hits, prev_win, pages):
 
 def test_where_the_window_lies():
     """Ahead of an ascending reader, behind a descending one, else around the fault; within 2 MiB and the mapping."""
-    assert swap_ra_info(SwapReadahead(-2, 0, 4), 100, 2000) == (97, 105)
-    assert swap_ra_info(SwapReadahead(99, 8, 0), 100, 2000) == (100, 104)
-    assert swap_ra_info(SwapReadahead(101, 8, 0), 100, 2000) == (97, 101)
-    assert swap_ra_info(SwapReadahead(-2, 0, 4), 513, 2000) == (512, 518)
-    assert swap_ra_info(SwapReadahead(-2, 0, 4), 510, 2000) == (507, 512)
-    assert swap_ra_info(SwapReadahead(-2, 0, 4), 1, 3) == (0, 3)
+    assert swap_ra_info(SwapReadahead(-2, 0, 4), 100, 2000, 3) == (97, 105)
+    assert swap_ra_info(SwapReadahead(99, 8, 0), 100, 2000, 3) == (100, 104)
+    assert swap_ra_info(SwapReadahead(101, 8, 0), 100, 2000, 3) == (97, 101)
+    assert swap_ra_info(SwapReadahead(-2, 0, 4), 513, 2000, 3) == (512, 518)
+    assert swap_ra_info(SwapReadahead(-2, 0, 4), 510, 2000, 3) == (507, 512)
+    assert swap_ra_info(SwapReadahead(-2, 0, 4), 1, 3, 3) == (0, 3)
+
+
+def test_page_cluster_bounds_the_window():
+    far = [swap_ra_info(SwapReadahead(-2, 0, 60), 1000, 4000, cluster) for cluster in (0, 1, 3, 5, 9)]
+    assert [end - first for first, end in far] == [1, 2, 8, 32, 32]  # SWAP_RA_ORDER_CEILING is 5
 
 
 def test_a_fault_starts_the_count_of_hits_anew():
     ra = SwapReadahead(99, 8, 7)
-    assert swap_ra_info(ra, 500, 2000) == (497, 505)
+    assert swap_ra_info(ra, 500, 2000, 3) == (497, 505)
     assert (ra.index, ra.win, ra.hits) == (500, 8, 0)
 
 

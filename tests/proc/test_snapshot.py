@@ -12,6 +12,7 @@ from mmfw.errors import InputError
 from mmfw.machine import load_machine
 from mmfw.mm.core import Mm
 from mmfw.mm.fragmentation import fragmentation_index, unusable_free_index
+from mmfw.mm.sysctl import SysctlVm
 from mmfw.proc.buddyinfo import parse_buddyinfo
 from mmfw.proc.extfrag import format_extfrag_index, format_unusable_index, parse_index
 from mmfw.proc.gauges import global_dirty_limits, si_mem_available
@@ -131,7 +132,7 @@ def test_dirty_limits_and_available_memory_are_the_kernels(moment: str) -> None:
     stats, zones = vmstat_of(files), parse_zoneinfo(files["zoneinfo"]).zones
     reserve = totalreserve_pages(zones)
     file = stats["nr_inactive_file"] + stats["nr_active_file"]
-    assert global_dirty_limits(stats["nr_free_pages"], file, reserve) == (
+    assert global_dirty_limits(stats["nr_free_pages"], file, reserve, SysctlVm()) == (
         stats["nr_dirty_threshold"],
         stats["nr_dirty_background_threshold"],
     )
@@ -154,10 +155,10 @@ def test_available_memory_keeps_half_of_a_small_cache_and_is_never_negative() ->
 
 
 def test_dirty_limits_of_almost_no_memory() -> None:
-    assert global_dirty_limits(100, 0, 500) == (0, 0)
-    assert global_dirty_limits(100, 4, 500) == (0, 0)
-    assert global_dirty_limits(100, 5, 500) == (1, 0)  # one page more counts as dirtyable
-    assert global_dirty_limits(100, 10, 500) == (2, 1)
+    assert global_dirty_limits(100, 0, 500, SysctlVm()) == (0, 0)
+    assert global_dirty_limits(100, 4, 500, SysctlVm()) == (0, 0)
+    assert global_dirty_limits(100, 5, 500, SysctlVm()) == (1, 0)  # one page more counts as dirtyable
+    assert global_dirty_limits(100, 10, 500, SysctlVm()) == (2, 1)
 
 
 def test_indices_follow_from_buddyinfo_as_in_a_real_kernel() -> None:

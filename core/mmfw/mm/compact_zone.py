@@ -332,7 +332,8 @@ class CompactRun:
         if control.proactive_compaction:
             if self._kswapd_is_running():
                 return CompactResult.PARTIAL_SKIPPED
-            if fragmentation_score_zone(zone) > fragmentation_score_wmark(low=True):
+            wmark = fragmentation_score_wmark(True, self._memory.vm.compaction_proactiveness)
+            if fragmentation_score_zone(zone) > wmark:
                 return CompactResult.CONTINUE
             return CompactResult.SUCCESS
         if control.order == -1 or fields[cct.CC_MIGRATE_PFN] % PAGEBLOCK_NR_PAGES:

@@ -43,8 +43,6 @@ PAGE_ALLOC_COSTLY_ORDER: Final = 3
 #: How long the struct pages of a zone's pageblocks stay in the caches after a sweep over them, ns: in the captured
 #: loop a sweep 0.2 ms after another is still fast, one 1.1 ms after it is slow.
 _WARM_NS: Final = 500_000
-#: ``vm.extfrag_threshold``.
-EXTFRAG_THRESHOLD: Final = 500
 
 
 def compact_gap(order: int) -> int:
@@ -127,7 +125,7 @@ class Compaction:
         costly = order > PAGE_ALLOC_COSTLY_ORDER
         if result == CompactResult.CONTINUE and costly:
             index = fragmentation_index(free_counts(zone), order)
-            if 0 <= index <= EXTFRAG_THRESHOLD:
+            if 0 <= index <= self._memory.vm.extfrag_threshold:
                 result = CompactResult.NOT_SUITABLE_ZONE
         if self._trace.enabled(MmCompactionSuitable):
             self._trace.emit(MmCompactionSuitable(zone.node, zone.index, order, result))
@@ -340,9 +338,10 @@ class Compaction:
 
     def should_proactive_compact_node(self) -> bool:
         """Whether the node is fragmented enough (``should_proactive_compact_node()``)."""
-        if self.kswapd_is_running():
+        proactiveness = self._memory.vm.compaction_proactiveness
+        if not proactiveness or self.kswapd_is_running():
             return False
-        return fragmentation_score_node(self.pgdat) > fragmentation_score_wmark(low=False)
+        return fragmentation_score_node(self.pgdat) > fragmentation_score_wmark(False, proactiveness)
 
     def compact_node(self, *, proactive: bool) -> None:
         """Compact every zone: proactively, or as /proc/sys/vm/compact_memory asks (``compact_node()``)."""

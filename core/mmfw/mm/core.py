@@ -42,6 +42,7 @@ from mmfw.mm.slab_common import SlabAllocator
 from mmfw.mm.slab_host import SlabHost
 from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.swap import SwapStore
+from mmfw.mm.sysctl import SysctlVm
 from mmfw.mm.trace import Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmEvent, VmStat
@@ -128,7 +129,15 @@ class Mm:
     """
 
     def __init__(
-        self, state: NodeState, sched: Scheduler, host: MmHost, *, seed: int, kernel: str, nr_swap_pages: int
+        self,
+        state: NodeState,
+        sched: Scheduler,
+        host: MmHost,
+        *,
+        seed: int,
+        kernel: str,
+        nr_swap_pages: int,
+        vm: SysctlVm | None = None,
     ) -> None:
         self.sched = sched
         self.costs = sched.costs
@@ -141,6 +150,7 @@ class Mm:
         self._started = False
         self._context = context = SchedContext(sched)
         memory = Memory(state)
+        memory.set_sysctls(SysctlVm() if vm is None else vm)
         memory.total_swap_pages = nr_swap_pages
         memory.S[pg.S_NODE_STAT + pg.NS_FREE_SWAP] = nr_swap_pages
         self.vmstat = vmstat = VmStat(memory)
@@ -196,7 +206,15 @@ class Mm:
             self._allocator, self.lruvec, self.rmap, self.page_io, nodes, sched, context, costs, vmstat
         )
         self.memory = AnonMemory(
-            self._allocator, self.lruvec, self.rmap, swap_device, sched, context, costs, vmstat
+            self._allocator,
+            self.lruvec,
+            self.rmap,
+            swap_device,
+            sched,
+            context,
+            costs,
+            vmstat,
+            memory.vm.page_cluster,
         )
         managed = sum(zone.managed_pages for zone in pgdat.node_zones)
         self.oom = OomControl(sched, self.memory, trace, vmstat, managed + nr_swap_pages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mmfw.state import MAX_ORDER, PAGEBLOCK_ORDER
 
@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmfw.mm.mmzone import PglistData, Zone
-
-#: ``vm.compaction_proactiveness``.
-COMPACTION_PROACTIVENESS: Final = 20
 
 
 def _counts(nr_free: Sequence[int], order: int) -> tuple[int, int, int]:
@@ -80,7 +77,7 @@ def fragmentation_score_node(pgdat: PglistData) -> int:
     return sum(zone.present_pages * fragmentation_score_zone(zone) // (present + 1) for zone in zones)
 
 
-def fragmentation_score_wmark(low: bool, proactiveness: int = COMPACTION_PROACTIVENESS) -> int:
+def fragmentation_score_wmark(low: bool, proactiveness: int) -> int:
     """Score at which proactive compaction stops (low) or starts (``fragmentation_score_wmark()``)."""
     wmark_low = max(100 - proactiveness, 5)
     return wmark_low if low else min(wmark_low + 10, 100)

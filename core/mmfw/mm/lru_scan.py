@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.rmap import RmapSpace
 
-#: ``vm.swappiness``.
-SWAPPINESS: Final = 60
 _INACTIVE: Final = (pg.LRU_INACTIVE_ANON, pg.LRU_INACTIVE_FILE)
 
 
@@ -147,8 +145,9 @@ class LruScan:
             total = sc.anon_cost + sc.file_cost
             anon_cost, file_cost = total + sc.anon_cost, total + sc.file_cost
             total = anon_cost + file_cost
-            anon_fraction = SWAPPINESS * (total + 1) // (anon_cost + 1)
-            file_fraction = (200 - SWAPPINESS) * (total + 1) // (file_cost + 1)
+            swappiness = self._memory.vm.swappiness
+            anon_fraction = swappiness * (total + 1) // (anon_cost + 1)
+            file_fraction = (200 - swappiness) * (total + 1) // (file_cost + 1)
             denominator = anon_fraction + file_fraction
         counts = []
         for lru in range(pg.LRU_UNEVICTABLE):

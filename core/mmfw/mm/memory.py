@@ -214,6 +214,8 @@ class AnonMemory:
 
     Attributes
     ----------
+    page_cluster : int
+        ``vm.page-cluster``.
     deferred_split : DeferredSplit
         Huge pages of which part is unmapped.
     thp : ThpSettings
@@ -234,7 +236,9 @@ class AnonMemory:
         context: SchedContext,
         costs: CostProfile,
         vmstat: VmStat,
+        page_cluster: int,
     ) -> None:
+        self.page_cluster = page_cluster
         self.allocator = allocator
         self.lruvec = lruvec
         self.rmap = rmap

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 Pfns = NDArray[np.int64]
 
-DIRTY_BACKGROUND_RATIO: Final = 10
-DIRTY_RATIO: Final = 20
 #: ``vm.dirty_writeback_centisecs`` and ``vm.dirty_expire_centisecs``, ns.
 DIRTY_WRITEBACK_NS: Final = 5 * NSEC_PER_SEC
 DIRTY_EXPIRE_NS: Final = 30 * NSEC_PER_SEC
@@ -152,9 +150,10 @@ class PageIo:
 
     def _dirty_state(self) -> DirtyState:
         """``domain_dirty_limits()``."""
-        available = self._dirtyable()
-        thresh = available * DIRTY_RATIO // 100
-        return DirtyState(self._dirty(), thresh, min(available * DIRTY_BACKGROUND_RATIO // 100, thresh // 2))
+        available, vm = self._dirtyable(), self._memory.vm
+        thresh = available * vm.dirty_ratio // 100
+        background = available * vm.dirty_background_ratio // 100
+        return DirtyState(self._dirty(), thresh, background if background < thresh else thresh // 2)
 
     def account_dirtied(self, nr_pages: int) -> None:
         """Note that the running task has made file pages dirty (``folio_account_dirtied()``)."""

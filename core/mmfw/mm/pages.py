@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mmfw.errors import InputError, MmfwError
 from mmfw.jit import page as pg
 from mmfw.jit.lists import load_list, walk_list
+from mmfw.mm.sysctl import SysctlVm
 from mmfw.state import (
     MAX_NR_ZONES,
     MAX_ORDER,
@@ -97,10 +98,17 @@ class Memory:
         self.totalreserve_pages = state.totalreserve_pages
         self.min_free_kbytes = state.min_free_kbytes
         self.total_swap_pages = 0
+        self.vm = SysctlVm()
         self.trace_sink: Callable[[NDArray[np.int64]], None] | None = None
         self._template = {z.zone: z for z in state.zones}
         for zone in state.zones:
             self._load_zone(zone)
+
+    def set_sysctls(self, vm: SysctlVm) -> None:
+        """Set ``vm.*``; before time starts, for some are read only then."""
+        self.vm = vm
+        if vm.watermark_boost_factor is not None:
+            self.S[pg.S_BOOST_FACTOR] = vm.watermark_boost_factor
 
     # --- places -----------------------------------------------------------------------------------
 

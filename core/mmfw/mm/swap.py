@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 #: Mask of a shmem page for a backup (``ttm_pool_backup()``, drivers/gpu/drm/ttm/ttm_pool.c).
 BACKUP_GFP: Final = gfp.GFP_KERNEL | gfp.HIGH | gfp.NOWARN | gfp.RETRY_MAYFAIL
-#: ``vm.page-cluster``: a read brings in that power of two of adjacent slots (``swap_cluster_readahead()``,
-#: mm/swap_state.c). A backup's pages are written in order, so its slots are adjacent.
-PAGE_CLUSTER: Final = 3
 #: ``ttm_backup_backup_page()`` marks a page accessed, once.
 _SHMEM_FLAGS: Final = pg.PG_SWAPBACKED | pg.PG_DIRTY | pg.PG_REFERENCED
 _WRITTEN_FLAGS: Final = (
@@ -116,6 +113,7 @@ class SwapStore:
         self._context = context
         self._costs = costs
         self._vmstat = vmstat
+        self._memory = memory
         # Slots are never given back to the rmap; objects are backed up again and again, mostly in the same sizes.
         self._spare_slots: dict[int, list[int]] = {}
         self._live: dict[int, Backup] = {}
@@ -221,7 +219,7 @@ class SwapStore:
     def restore(self, backup: Backup, nr_pages: int | None = None) -> None:
         """Bring pages back into pages that the caller has allocated, and forget their copies.
 
-        Costs a copy a page, and for those on the device a read before, eight pages at once.
+        Costs a copy a page, and for those on the device a read before, several pages at once (``vm.page-cluster``).
 
         Parameters
         ----------
@@ -233,7 +231,9 @@ class SwapStore:
         n = backup.nr_pages if nr_pages is None else min(nr_pages, backup.nr_pages)
         on_device = self._forget(backup, n)
         self._vmstat.count(VmEvent.pswpin, on_device)
-        reads = -(-on_device >> PAGE_CLUSTER)
+        # A read brings in 2^page-cluster adjacent slots (swap_cluster_readahead(), mm/swap_state.c), and a backup's are
+        # adjacent, since its pages are written in order.
+        reads = -(-on_device >> self._memory.vm.page_cluster)
         self._context.charge(reads * self._costs.swap_in_page, "swap in")
         self._context.charge(n * self._costs.copy_page, "restore copy")
 

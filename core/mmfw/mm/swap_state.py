@@ -21,9 +21,8 @@ from mmfw.state import PAGEBLOCK_NR_PAGES
 if TYPE_CHECKING:
     from mmfw.mm.memory import Vma
 
-#: ``vm.page-cluster``: the largest window is that power of two.
-PAGE_CLUSTER: Final = 3
 SWAP_RA_HITS_MAX: Final = 63
+SWAP_RA_ORDER_CEILING: Final = 5
 
 
 @dataclass(slots=True)
@@ -64,10 +63,16 @@ def swapin_nr_pages(prev_index: int, index: int, hits: int, max_pages: int, prev
     return max(min(pages, max_pages), prev_win // 2)
 
 
-def swap_ra_info(ra: SwapReadahead, index: int, nr_pages: int) -> tuple[int, int]:
-    """First page and end of the window of a fault (``swap_ra_info()``): ahead, behind or around it, within 2 MiB."""
+def swap_ra_info(ra: SwapReadahead, index: int, nr_pages: int, page_cluster: int) -> tuple[int, int]:
+    """First page and end of the window of a fault (``swap_ra_info()``): ahead, behind or around it, within 2 MiB.
+
+    The largest window is two to the power of ``vm.page-cluster``; with 0 nothing is read ahead.
+    """
+    max_pages = 1 << min(page_cluster, SWAP_RA_ORDER_CEILING)
+    if max_pages == 1:
+        return index, index + 1
     prev = ra.index
-    win = swapin_nr_pages(prev, index, ra.hits, 1 << PAGE_CLUSTER, ra.win)
+    win = swapin_nr_pages(prev, index, ra.hits, max_pages, ra.win)
     ra.index, ra.win, ra.hits = index, win, 0
     if win == 1:
         return index, index + 1
@@ -113,7 +118,7 @@ def _count_fault(vma: Vma) -> None:
 
 def _read_in(vma: Vma, index: int) -> bool:
     """Read a page and its window into the swap cache (``swap_vma_readahead()``); whether the page is there."""
-    first, end = swap_ra_info(vma.swap_ra, index, vma.nr_pages)
+    first, end = swap_ra_info(vma.swap_ra, index, vma.nr_pages, vma.mm.page_cluster)
     window = np.arange(first, end, dtype=np.int64)
     _read(vma, window, index)
     if vma.words()[index] >= pg.SLOT_SHADOW and not vma.dead:

@@ -20,13 +20,12 @@ from mmfw.state import PAGEBLOCK_NR_PAGES
 if TYPE_CHECKING:
     from mmfw.mm.core import Mm
     from mmfw.mm.mmzone import Zone
+    from mmfw.mm.sysctl import SysctlVm
 
 Entries = tuple[tuple[str, int], ...]
 
 _LRU: Final = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
 _KB: Final = 4  # a page
-#: ``vm.dirty_ratio`` and ``vm.dirty_background_ratio``, percent.
-_DIRTY_RATIOS: Final = (20, 10)
 _PAGE_SIZE: Final = 4096
 #: ``vm.overcommit_ratio``, percent.
 _OVERCOMMIT_RATIO: Final = 50
@@ -105,14 +104,15 @@ def node_stats(mm: Mm) -> Entries:
     )
 
 
-def global_dirty_limits(free: int, file: int, totalreserve_pages: int) -> tuple[int, int]:
+def global_dirty_limits(free: int, file: int, totalreserve_pages: int, vm: SysctlVm) -> tuple[int, int]:
     """Dirty pages at which writers wait, and at which the flusher starts (``domain_dirty_limits()``).
 
     They are ``vm.dirty_ratio`` and ``vm.dirty_background_ratio`` of dirtyable memory (``global_dirtyable_memory()``):
     free pages beyond `totalreserve_pages`, and `file` pages on the LRU lists.
     """
     dirtyable = max(0, free - totalreserve_pages) + file + 1
-    limits = [ratio * _PAGE_SIZE // 100 * dirtyable // _PAGE_SIZE for ratio in _DIRTY_RATIOS]
+    ratios = vm.dirty_ratio, vm.dirty_background_ratio
+    limits = [ratio * _PAGE_SIZE // 100 * dirtyable // _PAGE_SIZE for ratio in ratios]
     return limits[0], limits[1] if limits[1] < limits[0] else limits[0] // 2
 
 
@@ -123,7 +123,9 @@ def vmstat_of(mm: Mm) -> VmStat:
     node = dict(node_stats(mm))
     free = totals["nr_free_pages"]
     file = node["nr_inactive_file"] + node["nr_active_file"]
-    thresh, background = global_dirty_limits(free, file, mm.pgdat.memory.totalreserve_pages)
+    thresh, background = global_dirty_limits(
+        free, file, mm.pgdat.memory.totalreserve_pages, mm.pgdat.memory.vm
+    )
     counted = mm.vmstat.as_dict()
     events = [event.name for event in VmEvent if event.name not in node]
     return VmStat(
