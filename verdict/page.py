@@ -36,7 +36,26 @@ def page(studies: Studies, folder: Path) -> str:
         *(_claim(find(claim, evidence)) for claim in PREDICTIONS),
         "## Falsifiable statements",
         *(_claim(find(claim, evidence)) for claim in STATEMENTS),
-        _loop_table(evidence),
+        _loop_table(
+            evidence,
+            "loop",
+            "The loop under every policy",
+            "Loss stands beside success: a policy under which requests fail sooner loses less. "
+            "`ttm-beneficial-order` runs with `mode=noretry`.",
+        ),
+        _loop_table(
+            evidence,
+            "no-boost",
+            "The loop with vm.watermark_boost_factor = 0",
+            "Added once the study above had run. A fallback that takes a pageblock of another type raises the watermarks, which "
+            "wakes kswapd at order 0; no policy touches that.",
+        ),
+        _loop_table(
+            evidence,
+            "scan-alone",
+            "compaction-scan beside elision",
+            "Added then, too: with shrink_slab elided, what evicts objects for high orders is compaction's own scans.",
+        ),
         _stopgaps(evidence),
         _sensitivity(studies, evidence),
         _repeat(studies, evidence),
@@ -92,19 +111,19 @@ def _claim(finding: Finding) -> str:
     return "\n".join(lines)
 
 
-def _loop_table(evidence: Evidence) -> str:
+def _loop_table(evidence: Evidence, study: str, title: str, text: str) -> str:
     lines = [
-        "## The loop under every policy",
+        f"## {title}",
         "",
-        "Loss stands beside success: a policy under which requests fail sooner loses less.",
+        text,
         "",
         "| policy | " + " | ".join(name for _, name in LOOP_FIGURES) + " |",
         "|---" * (len(LOOP_FIGURES) + 1) + "|",
     ]
     try:
-        names = [policy.name for policy in evidence.comparison("loop").study.policies]
+        names = [policy.name for policy in evidence.comparison(study).study.policies]
         for name in names:
-            figures = [str(evidence.figure("loop", metric, name)) for metric, _ in LOOP_FIGURES]
+            figures = [str(evidence.figure(study, metric, name)) for metric, _ in LOOP_FIGURES]
             lines.append(f"| {name} | {' | '.join(figures)} |")
     except NotRun as fault:
         lines.append(f"\nNot there: {fault}.")
