@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mmfw.compare.plan import make_plan
+from mmfw.compare.request import CompareRequest
 from mmfw.errors import InputError
 from mmfw.policies import Policy, parse_policy
 from mmfw.run import RunRequest, run
@@ -70,3 +72,47 @@ def test_mainline_by_name_has_the_digest_of_no_policy() -> None:
 def test_an_option_of_a_policy_that_has_none_is_refused() -> None:
     with pytest.raises(InputError, match=r"params\.no-slab"):
         run(request("no-slab:key=1"))
+
+
+QUIET = """
+from mmfw import WakePlan, hookimpl
+
+
+@hookimpl
+def mmfw_plan_wakeup(wake):
+    return WakePlan(kswapd_order=None) if wake.order else None
+"""
+
+
+def test_a_prototype_is_a_policy_by_its_path(tmp_path):
+    file = tmp_path / "quiet.py"
+    file.write_text(QUIET)
+    (policy,) = parse_policy(f"{file}")
+    assert (policy.name, str(policy)) == ("quiet", str(file))
+    request = RunRequest(scenario="ttm-order8-pair", short=True, policies=(policy,))
+    as_policy = run(request)
+    as_file = run(RunRequest(scenario="ttm-order8-pair", short=True, plugin_files=(file,)))
+    assert as_policy.digest == as_file.digest
+    assert as_policy.digest != run(RunRequest(scenario="ttm-order8-pair", short=True)).digest
+    assert as_policy.policies == (str(file),)
+
+
+def test_a_prototype_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such plugin file"):
+        parse_policy(f"{tmp_path / 'nothing.py'}+elide-shrink-slab")
+
+
+def test_a_study_whose_prototype_was_edited_makes_its_runs_again(tmp_path):
+    file = tmp_path / "quiet.py"
+    file.write_text(QUIET)
+
+    def inputs():
+        request = CompareRequest(("object-loop",), (str(file),), 1, tmp_path / "study", duration="200ms")
+        plan, _ = make_plan(request)
+        return {each.policies: each.inputs for each in plan.runs}
+
+    before = inputs()
+    file.write_text(QUIET.replace("if wake.order", "if wake.order > 3"))
+    after = inputs()
+    assert before["mainline"] == after["mainline"]
+    assert before[str(file)] != after[str(file)]

@@ -1,16 +1,17 @@
 """What ``--policy`` says: which policies run together, and with which options.
 
 ``P+Q`` composes; ``P:key=value`` sets an option of P, more of them follow after further colons. ``mainline`` is the
-kernel as it is, and stands alone. A name may be that of a set (`mmfw.policy_sets`), which stands for its policies.
+kernel as it is, and stands alone. A name may be that of a set (`mmfw.policy_sets`), which stands for its policies, or
+the path of a prototype (``quiet.py``), which is no installed plugin.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from mmfw.discovery import PluginRecord, discover, only_record, short_name
+from mmfw.discovery import PluginRecord, discover, file_record, only_record, short_name
 from mmfw.errors import InputError, did_you_mean
 from mmfw.policy_sets import PolicySet, find_policy_sets
 from mmfw.scenario import parse_set
@@ -29,13 +30,18 @@ class Policy:
         Short name.
     options : tuple of (str, value)
         Its parameters, in the order given.
+    file : str
+        Path of a prototype, as given; empty for what is installed.
     """
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
+    file: str = ""
 
     def __str__(self) -> str:
-        return ":".join([self.name, *(f"{key}={toml_value(value)}" for key, value in self.options)])
+        return ":".join(
+            [self.file or self.name, *(f"{key}={toml_value(value)}" for key, value in self.options)]
+        )
 
 
 def toml_value(value: object) -> str:
@@ -121,6 +127,8 @@ class _Expansion:
         name, *options = part.strip().split(":")
         if not name:
             raise InputError(f"--policy {text!r}: an empty name; write names with + between, such as P+Q")
+        if name.endswith(".py"):
+            return [_Named(Policy(file_record(name).name, self._pairs(name, options), name))]
         name = short_name(name)
         if all(record.name != name for record in self._records):
             found = self._set(name, within)
@@ -132,12 +140,16 @@ class _Expansion:
             return self.policies(found.policies, (*within, found))
         if name != MAINLINE:
             only_record(name, self._records)
-        pairs = []
+        pairs = self._pairs(name, options)
+        return [_Named(Policy(name, pairs), within[0].name if within else "")]
+
+    def _pairs(self, name: str, options: list[str]) -> tuple[tuple[str, Any], ...]:
         for option in options:
             if "=" not in option:
-                raise InputError(f"--policy {text!r}: option {option!r} has no value; write {name}:key=value")
-            pairs.append(parse_set(option))
-        return [_Named(Policy(name, tuple(pairs)), within[0].name if within else "")]
+                raise InputError(
+                    f"--policy {self._text!r}: option {option!r} has no value; write {name}:key=value"
+                )
+        return tuple(map(parse_set, options))
 
     def _set(self, name: str, within: tuple[PolicySet, ...]) -> PolicySet:
         if self._sets is None:
@@ -160,7 +172,7 @@ class _Expansion:
 def policy_text(policies: tuple[Policy, ...]) -> str:
     """One way to write a composition: by name, options by key; ``mainline`` for none."""
     ordered = sorted(
-        (Policy(each.name, tuple(sorted(each.options, key=lambda pair: pair[0]))) for each in policies),
+        (replace(each, options=tuple(sorted(each.options, key=lambda pair: pair[0]))) for each in policies),
         key=lambda each: each.name,
     )
     return "+".join(map(str, ordered)) or MAINLINE

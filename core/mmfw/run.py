@@ -181,8 +181,10 @@ def _load_all(request: RunRequest, scenario: Scenario) -> LoadedPlugins:
     names = [*request.plugins, *(name for name in scenario.plugins if name not in asked)]
     # Policies come last, so that the drivers they look at are set up before them.
     # By name: a composition is a set, and must not depend on how it was written.
-    names += sorted(policy.name for policy in request.policies if policy.name not in asked)
-    return load(names, list(request.plugin_files))
+    installed = (policy.name for policy in request.policies if not policy.file)
+    names += sorted(name for name in installed if name not in asked)
+    files = [*request.plugin_files, *sorted(Path(each.file) for each in request.policies if each.file)]
+    return load(names, files)
 
 
 def _with_options(scenario: Scenario, policies: tuple[Policy, ...]) -> Scenario:

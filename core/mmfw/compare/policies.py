@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mmfw.discovery import discover, only_record, summary_of
+from mmfw.discovery import discover, file_record, only_record, summary_of
 from mmfw.errors import InputError
 from mmfw.offers import PluginInfo
 from mmfw.plugins import check_plugin
 from mmfw.policies import GROUP, MAINLINE, Policy, parse_policy
 from mmfw.policy_sets import find_policy_sets
+from mmfw.registry import LoadedPlugins
 from mmfw.system import plugin_params
 
 ALL = "all"
@@ -95,22 +96,32 @@ class PolicyBook:
         return tuple(found.values()), tuple(passed_over)
 
     def info(self, name: str) -> PluginInfo:
-        """What a policy's plugin says of itself."""
-        if name not in self._infos:
-            record = only_record(name, [record for record in discover() if record.group == GROUP])
-            self._infos[name] = check_plugin(record)[name].info
-        return self._infos[name]
+        """What an installed policy's plugin says of itself."""
+        return self._info(Policy(name))
+
+    def _loaded(self, policy: Policy) -> LoadedPlugins:
+        if policy.file:
+            return check_plugin(file_record(policy.file))
+        return check_plugin(
+            only_record(policy.name, [record for record in discover() if record.group == GROUP])
+        )
+
+    def _info(self, policy: Policy) -> PluginInfo:
+        key = policy.file or policy.name
+        if key not in self._infos:
+            # A plugin comes after what it needs.
+            self._infos[key] = self._loaded(policy).plugins[-1].info
+        return self._infos[key]
 
     def written(self, policy: Policy) -> Policy:
         """A policy with its options by name, as its parameters read them, without those at their default."""
         if policy not in self._written:
-            info = self.info(policy.name)
+            name = self._info(policy).name
             options: dict[str, object] = {}
             if policy.options:
-                record = only_record(info.name, [record for record in discover() if record.group == GROUP])
-                values = plugin_params(check_plugin(record), {policy.name: dict(policy.options)})
-                options = values[policy.name].model_dump(mode="json", exclude_defaults=True)
-            self._written[policy] = Policy(policy.name, tuple(sorted(options.items())))
+                values = plugin_params(self._loaded(policy), {name: dict(policy.options)})
+                options = values[name].model_dump(mode="json", exclude_defaults=True)
+            self._written[policy] = Policy(name, tuple(sorted(options.items())), policy.file)
         return self._written[policy]
 
     def reduce(self, composition: Composition, plugins: Iterable[str]) -> Reduced:
@@ -126,7 +137,7 @@ class PolicyBook:
         there = {*plugins, *(policy.name for policy in composition.policies)}
         kept, whys = [], []
         for policy in composition.policies:
-            info = self.info(policy.name)
+            info = self._info(policy)
             absent = [name for name in info.needs if name not in there]
             if absent or (info.acts_on and not there.intersection(info.acts_on)):
                 wanted = ", ".join(absent or info.acts_on)
