@@ -206,8 +206,8 @@ def _repeat(studies: Studies, evidence: Evidence) -> str:
         "    python -m verdict run --out DIR      # hours; goes on where it was stopped",
         "    python -m verdict write --out DIR",
         "",
-        "| study | command | scenario, sha256 | mainline's digest, seed 0 |",
-        "|---|---|---|---|",
+        "| study | command | scenario, sha256 | core's sources, sha256 | mainline's digest, seed 0 |",
+        "|---|---|---|---|---|",
     ]
     lines += list(_commands(studies, evidence))
     return "\n".join(lines)
@@ -220,9 +220,10 @@ def _commands(studies: Studies, evidence: Evidence) -> Iterator[str]:
         try:
             comparison = evidence.comparison(name)
         except NotRun as fault:
-            yield f"| {name} | {fault} | | |"
+            yield f"| {name} | {fault} | | | |"
             continue
         command = shlex.join(comparison.study.command).replace("|", "\\|")
         scenario = comparison.study.scenarios[0]
         digest = next(run.digest for run in comparison.runs if run.policy == MAINLINE)
-        yield f"| {name} | `{command}` | {scenario.name} {scenario.sha256[:16]} | {digest[:16]} |"
+        core = comparison.study.distributions["mmfw"].sha256
+        yield f"| {name} | `{command}` | {scenario.name} {scenario.sha256[:16]} | {core[:16]} | {digest[:16]} |"
