@@ -77,7 +77,7 @@ def _head(studies: Studies, evidence: Evidence) -> str:
         "Core is validated against 6.1.192; drivers are modelled after 7.1 and not validated; policies are readings of what was "
         "said, see their READMEs. Not modelled: memory cgroups, NUMA, CMA, the multi-gen LRU, PSI, contention on zone->lock and "
         f"lru_lock.\n\n{METHOD} Figures below are medians with that interval; a part is confirmed or refuted only if the whole "
-        f"interval lies on one side of its threshold, which stood in `verdict/` before the runs. {state}"
+        f"interval lies on one side of its threshold, which stood in `verdict/` before the studies, though single-seed runs of the loop under eight policies had been seen by then. {state}"
     )
 
 

@@ -9,17 +9,12 @@ from typing import Any
 import pytest
 
 from mmfw import gfp
-from mmfw.binding import bind_mm_ops, bind_shrinker, hook_caller
-from mmfw.machine import machine_from_ram
-from mmfw.machine.initial import with_buddyinfo
-from mmfw.mm.core import Mm, MmHost
-from mmfw.plugins import load
+from mmfw.mm.core import Mm
 from mmfw.policies import parse_policy
 from mmfw.registry import LoadedPlugins
 from mmfw.run import RunRequest, run
 from mmfw.sched import Scheduler
-from mmfw.system import plugin_params
-from mmfw.testing import recorded
+from mmfw.testing import load_mm, recorded
 
 xe = pytest.importorskip("mmfw_xe_shrinker", reason="needs mmfw-xe-shrinker")
 
@@ -73,21 +68,18 @@ def bench() -> Iterator[Callable[..., Bench]]:
         caching: str = "cached",
         **options: Any,
     ) -> Bench:
-        plugins = load(names)
-        state = with_buddyinfo(
-            machine_from_ram("512M").node_state(0), {"DMA32": dma32, "DMA": [0] * 11}, 0.3, 1, "test"
+        loaded = load_mm(
+            names,
+            "512M",
+            params={"xe": {"caching": caching, "resident_pages": 10_000}, "reclaim-backoff": options},
+            buddyinfo={"DMA32": dma32, "DMA": [0] * 11},
+            unmovable_block_fraction=0.3,
+            kernel="7.1",
+            seed=1,
+            nr_swap_pages=100_000,
         )
-        sched = Scheduler()
-        scheds.append(sched)
-        host = MmHost(
-            ops=bind_mm_ops(plugins),
-            bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
-            hook=lambda name: hook_caller(plugins, name),
-        )
-        mm = Mm(state, sched, host, seed=1, kernel="7.1", nr_swap_pages=100_000)
-        params = {"xe": {"caching": caching, "resident_pages": 10_000}, "reclaim-backoff": options}
-        plugins.module_init(mm, plugin_params(plugins, params))
-        return Bench(mm, plugins)
+        scheds.append(loaded.mm.sched)
+        return Bench(loaded.mm, loaded.plugins)
 
     yield build
     for sched in scheds:
