@@ -235,7 +235,7 @@ PREDICTIONS: Final = (
         "compaction-scan-plain still lets the loop run if Xe offers its working set to it.",
         ("loop",),
         _plain,
-        "The method and its callers are proposals; which request must free is inferred.",
+        "Only its second part tells the two apart: shrink_slab still runs beside it, so evictions go on and frames stay low with the distinction, too. The study scan-alone, made without shrink_slab for high orders, is to separate them. The method and its callers are proposals; which request must free is inferred.",
     ),
     Claim(
         "P8",
