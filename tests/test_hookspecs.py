@@ -12,6 +12,7 @@ from pathlib import Path
 import pluggy
 import pytest
 
+import mmfw
 from mmfw import hookspecs, mainline
 from mmfw.plugins import implementations
 from mmfw.registry import LoadedPlugins
@@ -72,6 +73,18 @@ def test_contract_is_complete_and_in_order(name: str) -> None:
     places = [docstring(name).find(part) for part in parts]
     assert -1 not in places, f"{name} lacks {parts[places.index(-1)]!r}"
     assert places == sorted(places)
+
+
+def test_what_hooks_take_and_give_can_be_imported_from_mmfw() -> None:
+    tree = ast.parse(inspect.getsource(hookspecs))
+    named = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("mmfw.")
+        for alias in node.names
+    }
+    assert {"KswapdRequest", "CompactControl", "Mm"} <= named
+    assert named <= set(mmfw.__all__)
 
 
 @pytest.mark.parametrize("name", DECISIONS)

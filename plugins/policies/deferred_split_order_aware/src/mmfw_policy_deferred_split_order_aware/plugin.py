@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mmfw import SHRINK_STOP, CompactionScan, MigrateMode, PluginInfo, ScanPhase, attach, attachment, hookimpl
 
 if TYPE_CHECKING:
-    from mmfw import Mm, ReclaimContext, ShrinkControl
-    from mmfw.types import ShrinkerOps
+    from mmfw import Mm, ReclaimContext, ShrinkControl, ShrinkerOps
 
 MMFW_PLUGIN: Final = PluginInfo(
     name="deferred-split-order-aware", hook_api=(1, 0), kind="policy", acts_on=("deferred-split",)

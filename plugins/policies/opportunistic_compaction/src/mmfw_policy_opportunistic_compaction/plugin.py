@@ -17,8 +17,7 @@ from pydantic import BaseModel, Field
 from mmfw import Metric, PluginInfo, Reclaimer, WakeReason, attach, attachment, gfp, hookimpl
 
 if TYPE_CHECKING:
-    from mmfw import KswapdWake, Mm, PgdatView, ReclaimContext, ShrinkControl
-    from mmfw.types import KswapdRequest
+    from mmfw import KswapdRequest, KswapdWake, Mm, PgdatView, ReclaimContext, ShrinkControl
 
 MMFW_PLUGIN: Final = PluginInfo(
     name="opportunistic-compaction", hook_api=(1, 0), kind="policy", acts_on=("xe",)
