@@ -41,36 +41,75 @@ from mmfw.state import MAX_ORDER, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER
 if TYPE_CHECKING:
     from mmfw.eventlog import EventLog
     from mmfw.mm.core import Mm
-    from mmfw.offers import Metric
+    from mmfw.offers import FigureKind, Metric
 
 #: Virtual time between two samples.
 SAMPLE_NS: Final = 100_000_000
 
+#: Kinds of figures, and what one may do with them. What adds up over a run compares between runs of one length only.
+KINDS: Final[Mapping[FigureKind, str]] = {
+    "count": "events, pages or objects counted; adds up over the run",
+    "failure": "a count of which each one matters; adds up over the run",
+    "time": "time spent in all; adds up over the run",
+    "duration": "how long one thing takes",
+    "level": "what there is at a moment, or the median of such moments",
+    "rate": "for each unit of time",
+    "share": "a part of a whole",
+    "ratio": "of two different things",
+}
+_TIME_UNITS: Final = ("ns", "us", "ms", "s")
+_SHARE_UNITS: Final = ("1", "%", "1/1000")
+
+
+def kind_of(metric: Metric) -> FigureKind:
+    """Kind of figure that a plugin's metric is, by the kind and the unit that it declares.
+
+    Examples
+    --------
+    >>> from mmfw.offers import Metric
+    >>> [
+    ...     kind_of(Metric("x_y", unit, kind, "neither", "", read=id))
+    ...     for unit, kind in (("pages", "counter"), ("us", "counter"), ("ns", "gauge"), ("MiB/s", "ratio"), ("1", "ratio"))
+    ... ]
+    ['count', 'time', 'duration', 'rate', 'share']
+    """
+    timed = metric.unit in _TIME_UNITS
+    if metric.kind == "counter":
+        return "failure" if metric.each_matters else "time" if timed else "count"
+    if timed:
+        return "duration"
+    if metric.unit.endswith("/s"):
+        return "rate"
+    if metric.kind == "gauge":
+        return "share" if metric.unit in _SHARE_UNITS[1:] else "level"
+    return "share" if metric.unit in _SHARE_UNITS else "ratio"
+
+
 #: Figures of every run, whatever is loaded.
 FIXED: Final = (
-    Figure("kswapd_wakes", "1", "lower", "passes of kswapd"),
-    Figure("nr_free_pages_min", "pages", "neither", "fewest free pages at a sample"),
-    Figure("nr_free_pages_median", "pages", "neither", "free pages, median of samples"),
-    Figure("nr_free_pages_end", "pages", "neither", "free pages at the end"),
-    Figure("success_ratio_order_9", "1", "higher", "share of requests of orders 9 and 10 that got a block"),
-    Figure("latency_p50_ns_order_9", "ns", "lower", "time within which half of the order-9 requests returned"),
-    Figure("latency_p99_ns_order_9", "ns", "lower", "time within which 99% of the order-9 requests returned"),
-    Figure("working_set_loss_pages", "pages", "lower", "pages evicted and needed again within 10 s"),
+    Figure("kswapd_wakes", "1", "lower", "passes of kswapd", "count"),
+    Figure("nr_free_pages_min", "pages", "neither", "fewest free pages at a sample", "level"),
+    Figure("nr_free_pages_median", "pages", "neither", "free pages, median of samples", "level"),
+    Figure("nr_free_pages_end", "pages", "neither", "free pages at the end", "level"),
+    Figure("success_ratio_order_9", "1", "higher", "share of requests of orders 9 and 10 that got a block", "share"),
+    Figure("latency_p50_ns_order_9", "ns", "lower", "time within which half of the order-9 requests returned", "duration"),
+    Figure("latency_p99_ns_order_9", "ns", "lower", "time within which 99% of the order-9 requests returned", "duration"),
+    Figure("working_set_loss_pages", "pages", "lower", "pages evicted and needed again within 10 s", "count"),
     Figure(
         "working_set_loss_per_high_order_page", "1", "lower",
-        "the same for each page of a successful request of costly order",
+        "the same for each page of a successful request of costly order", "ratio",
     ),
-    Figure("shrinker_pages_per_object", "1", "higher", "pages that came free for each object shrinkers freed"),
-    Figure("contiguity_yield", "1", "higher", "free 2 MiB blocks 100 ms after each 512 pages were evicted there"),
-    Figure("unusable_index_order_9", "1/1000", "lower", "share of free memory that an order-9 request cannot use"),
-    Figure("free_blocks_order_9", "1", "higher", "free blocks of 2 MiB, median of samples"),
-    Figure("kswapd_busy_ratio", "1", "lower", "share of the time that kswapd was at work"),
-    Figure("kcompactd_busy_ratio", "1", "lower", "share of the time that kcompactd was at work"),
-    Figure("direct_stall_ns", "ns", "lower", "time that other tasks spent in the slow path of the allocator"),
-    Figure("forward_progress_per_second", "1/s", "higher", "the counter that the scenario names as its progress"),
-    Figure("oom_kills", "1", "lower", "tasks killed for memory"),
-    Figure("order_0_failures", "1", "lower", "single pages that were not to be had"),
-    Figure("unfairness", "1", "lower", "largest quotient of a subsystem's share of losses and of memory held"),
+    Figure("shrinker_pages_per_object", "1", "higher", "pages that came free for each object shrinkers freed", "ratio"),
+    Figure("contiguity_yield", "1", "higher", "free 2 MiB blocks 100 ms after each 512 pages were evicted there", "ratio"),
+    Figure("unusable_index_order_9", "1/1000", "lower", "share of free memory that an order-9 request cannot use", "share"),
+    Figure("free_blocks_order_9", "1", "higher", "free blocks of 2 MiB, median of samples", "level"),
+    Figure("kswapd_busy_ratio", "1", "lower", "share of the time that kswapd was at work", "share"),
+    Figure("kcompactd_busy_ratio", "1", "lower", "share of the time that kcompactd was at work", "share"),
+    Figure("direct_stall_ns", "ns", "lower", "time that other tasks spent in the slow path of the allocator", "time"),
+    Figure("forward_progress_per_second", "1/s", "higher", "the counter that the scenario names as its progress", "rate"),
+    Figure("oom_kills", "1", "lower", "tasks killed for memory", "failure"),
+    Figure("order_0_failures", "1", "lower", "single pages that were not to be had", "failure"),
+    Figure("unfairness", "1", "lower", "largest quotient of a subsystem's share of losses and of memory held", "ratio"),
 )  # fmt: skip
 
 Figures = dict[str, int | float | None]
@@ -304,7 +343,7 @@ def measure(
     metrics |= plugins
     meanings = {figure.name: figure for figure in FIXED}
     meanings |= {
-        name: Figure(name, metric.unit, metric.better, metric.description)
+        name: Figure(name, metric.unit, metric.better, metric.description, kind_of(metric))
         for name, metric in plugin_metrics.items()
     }
     return metrics, meanings

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MetricKind = Literal["counter", "gauge", "ratio"]
 Better = Literal["lower", "higher", "neither"]
+FigureKind = Literal["count", "failure", "time", "duration", "level", "rate", "share", "ratio"]
 PluginKind = Literal["shrinker", "policy", "workload", "experiment"]
 
 
@@ -61,6 +62,8 @@ class Metric:
         One sentence: what is counted, where.
     read : callable
         ``read(mm)`` gives the value; called at every sample and once at the end.
+    each_matters : bool
+        Of a counter: that a single one is news, as of failures; `mmfw compare` then calls no number of them too few.
     """
 
     name: str
@@ -69,10 +72,13 @@ class Metric:
     better: Better
     description: str
     read: Callable[[Mm], int | float]
+    each_matters: bool = False
 
     def __post_init__(self) -> None:
         _checked(self.kind, "kind", get_args(MetricKind))
         _checked(self.better, "better", get_args(Better))
+        if self.each_matters and self.kind != "counter":
+            raise ValueError(f"each_matters is of counters; {self.name} is a {self.kind}")
 
 
 @dataclass(frozen=True, slots=True)

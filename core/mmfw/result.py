@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from mmfw.mm.ledger import Losses
     from mmfw.mm.requests import LatencyHistogram, RequestRow
-    from mmfw.offers import Better
+    from mmfw.offers import Better, FigureKind
 
 #: What this version leaves out of every run; printed with the result.
 NOT_MODELLED: Final = (
@@ -31,12 +31,15 @@ class Figure:
         Which direction an improvement has.
     description : str
         One line.
+    kind : {"count", "failure", "time", "duration", "level", "rate", "share", "ratio"}
+        What sort of figure it is (`mmfw.figures.KINDS`).
     """
 
     name: str
     unit: str
     better: Better
     description: str
+    kind: FigureKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,12 @@ class RunResult:
     def as_document(self) -> dict[str, Any]:
         """``metrics.json`` of a run directory: `as_json`, what the figures mean, and latencies."""
         meanings = {
-            name: {"unit": each.unit, "better": each.better, "description": each.description}
+            name: {
+                "unit": each.unit,
+                "kind": each.kind,
+                "better": each.better,
+                "description": each.description,
+            }
             for name, each in self.figures.items()
         }
         latencies = [

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmfw.errors import InputError
+from mmfw.offers import Better, FigureKind
 from mmfw.results.extras import study_module
 from mmfw.results.manifest import FORMAT, Manifest
 
@@ -18,13 +19,14 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class FigureInfo(BaseModel):
-    """What a metric means (`mmfw.result.Figure`)."""
+    """What a metric means (`mmfw.result.Figure`); runs of versions that did not say so have no `kind`."""
 
     model_config = ConfigDict(frozen=True)
 
     unit: str
-    better: Literal["lower", "higher", "neither"]
+    better: Better
     description: str
+    kind: FigureKind | None = None
 
 
 class LatencyRow(BaseModel):

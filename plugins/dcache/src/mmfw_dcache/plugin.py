@@ -194,6 +194,7 @@ def mmfw_register_metrics() -> Iterable[Metric]:
         "lower",
         "Lookups and creations that failed for want of memory",
         read=_of_sb(lambda sb: sb.counters.nr_enomem),
+        each_matters=True,
     )
     yield Metric(
         "dcache_nr_dentries",

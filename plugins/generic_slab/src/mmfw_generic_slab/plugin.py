@@ -215,6 +215,7 @@ def mmfw_register_metrics() -> Iterable[Metric]:
         "lower",
         "Objects not made for want of memory",
         read=_sum(lambda cache: cache.nr_enomem),
+        each_matters=True,
     )
     yield Metric(
         "generic_slab_demands_met",

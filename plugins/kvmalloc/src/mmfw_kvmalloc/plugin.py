@@ -90,6 +90,7 @@ def mmfw_register_metrics() -> Iterable[Metric]:
         "lower",
         "Calls that got nothing",
         _of(lambda kv: kv.stats.failures),
+        each_matters=True,
     )
     for order in range(2, NR_ORDERS):
         yield Metric(

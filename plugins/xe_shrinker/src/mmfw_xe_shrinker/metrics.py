@@ -166,7 +166,15 @@ def _frames(mm: Mm) -> int:
 def all_metrics() -> Iterable[Metric]:
     """Every figure, counters first."""
     for name, unit, better, description, read in _COUNTERS:
-        yield Metric(name, unit, "counter", better, description, read=_of_device(read))
+        yield Metric(
+            name,
+            unit,
+            "counter",
+            better,
+            description,
+            read=_of_device(read),
+            each_matters=name == "xe_exec_failures",
+        )
     for name, unit, better, description, read in _GAUGES:
         yield Metric(name, unit, "gauge", better, description, read=_of_device(read))
     yield Metric("xe_frames", "1", "counter", "higher", "Frames of all clients, job done", read=_frames)
