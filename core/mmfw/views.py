@@ -91,6 +91,26 @@ class ZoneView(Protocol):
         """Watermark by ``enum zone_watermarks`` (0 min, 1 low, 2 high, 3 promo), boost included."""
         ...
 
+    def zone_watermark_ok(self, order: int, mark: int, highest_zoneidx: int, alloc_flags: int = 0) -> bool:
+        """Whether an order could be had and `mark` pages stay free (``zone_watermark_ok()``).
+
+        Parameters
+        ----------
+        order : int
+            Order of the request.
+        mark : int
+            Pages, such as ``wmark_pages(1)``.
+        highest_zoneidx : int
+            Highest zone index that the request may use; the more it may, the more this zone keeps from it.
+        alloc_flags : int
+            ``ALLOC_*``; those that may use reserves count them.
+        """
+        ...
+
+    def zone_watermark_ok_safe(self, order: int, mark: int, highest_zoneidx: int) -> bool:
+        """As `zone_watermark_ok` without reserves, the CPUs' deltas added up when the zone is low."""
+        ...
+
 
 class PgdatView(Protocol):
     """What a hook may read of ``pg_data_t`` (include/linux/mmzone.h)."""
@@ -130,4 +150,11 @@ class PgdatView(Protocol):
     @property
     def kcompactd_highest_zoneidx(self) -> int:
         """Highest zone index asked of kcompactd; MAX_NR_ZONES while nothing is asked."""
+        ...
+
+    def pgdat_balanced(self, order: int, highest_zoneidx: int) -> bool:
+        """Whether some zone up to an index has an order at its high watermark, where kswapd would sleep.
+
+        ``pgdat_balanced()``, mm/vmscan.c. With order 0 it tells whether single pages are short.
+        """
         ...

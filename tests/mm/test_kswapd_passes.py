@@ -100,7 +100,7 @@ def test_progress_that_is_large_enough_keeps_the_priority(mm):
     priorities = [s[0] for s in seen]
     assert priorities == sorted(priorities, reverse=True)
     assert priorities[0] == 12
-    assert mm._vmscan.pgdat_balanced(0, 2)
+    assert mm.pgdat.pgdat_balanced(0, 2)
     assert mm.pgdat.kswapd_failures == 0
 
 
@@ -162,7 +162,7 @@ def boost(mm, pages, zone=1):
 def test_boosted_reclaim_neither_swaps_nor_writes_nor_goes_below_priority_10(mm):
     file = cached(mm, 6000)
     boost(mm, 200)
-    assert mm._vmscan.pgdat_balanced(0, 2)
+    assert mm.pgdat.pgdat_balanced(0, 2)
     seen = passes(mm)
     balance(mm)
     assert [s[0] for s in seen[:3]] == [12, 11, 10]

@@ -66,7 +66,7 @@ class Balancer:
         while sc.priority >= 1:
             raise_priority = True
             before = sc.nr_reclaimed
-            balanced = vmscan.pgdat_balanced(sc.order, highest_zoneidx, beyond)
+            balanced = pgdat.pgdat_balanced(sc.order, highest_zoneidx, beyond)
             if not balanced and nr_boost_reclaim:
                 nr_boost_reclaim = 0
                 sc.priority = DEF_PRIORITY
@@ -122,7 +122,7 @@ class Balancer:
         self.vmscan.wake_throttled()
         if pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES:
             return True
-        if self.vmscan.pgdat_balanced(order, highest_zoneidx, beyond):
+        if pgdat.pgdat_balanced(order, highest_zoneidx, beyond):
             pgdat.under_writeback = pgdat.many_dirty = pgdat.congested = False
             return True
         return False

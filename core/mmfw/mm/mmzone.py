@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmfw.jit import page as pg
+from mmfw.jit.alloc import zone_watermark_ok_free
 from mmfw.state import MAX_NR_ZONES, ZONE_NAMES
 
 if TYPE_CHECKING:
@@ -140,6 +141,22 @@ class Zone:
         drift_mark = int(self.memory.S[self._at + pg.Z_DRIFT_MARK])
         return self.free_pages_snapshot() if drift_mark and free < drift_mark else free
 
+    def zone_watermark_ok(self, order: int, mark: int, highest_zoneidx: int, alloc_flags: int = 0) -> bool:
+        """Whether the zone can serve an order and keep `mark` free pages (``zone_watermark_ok()``)."""
+        return self._watermark_ok(order, mark, highest_zoneidx, alloc_flags, self.nr_free_pages)
+
+    def zone_watermark_ok_safe(self, order: int, mark: int, highest_zoneidx: int) -> bool:
+        """As `zone_watermark_ok`, but exact when the zone is low (``zone_watermark_ok_safe()``)."""
+        return self._watermark_ok(order, mark, highest_zoneidx, 0, self.drift_free_pages())
+
+    def _watermark_ok(self, order: int, mark: int, highest_zoneidx: int, alloc_flags: int, free: int) -> bool:
+        memory = self.memory
+        return bool(
+            zone_watermark_ok_free(
+                memory.page, memory.S, self.index, order, mark, highest_zoneidx, alloc_flags, free
+            )
+        )
+
 
 def min_wmark_pages(zone: Zone) -> int:
     """The zone's min watermark, boost included (mmzone.h)."""
@@ -200,3 +217,15 @@ class PglistData:
         for zone in self.node_zones[: highest_zoneidx + 1]:
             if zone.managed_pages:
                 yield zone
+
+    def pgdat_balanced(self, order: int, highest_zoneidx: int, beyond: int = 0) -> bool:
+        """Whether some zone up to an index has an order at its high watermark (``pgdat_balanced()``).
+
+        A policy may ask for pages `beyond` it. True if no zone up to that index has pages at all.
+        """
+        any_managed = False
+        for zone in self.managed_zones(highest_zoneidx):
+            any_managed = True
+            if zone.zone_watermark_ok_safe(order, high_wmark_pages(zone) + beyond, highest_zoneidx):
+                return True
+        return not any_managed

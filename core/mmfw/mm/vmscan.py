@@ -12,7 +12,6 @@ from mmfw import gfp
 from mmfw.costs import NSEC_PER_SEC
 from mmfw.gfp import gfp_zone
 from mmfw.jit import page as pg
-from mmfw.jit.alloc import zone_watermark_ok_free
 from mmfw.kernels import KERNEL_6_1, KernelProfile
 from mmfw.mm.mmzone import PglistData, Zone, high_wmark_pages, min_wmark_pages
 from mmfw.mm.throttle import MAX_RECLAIM_RETRIES, VmscanThrottle, reclaim_throttle
@@ -131,26 +130,6 @@ class Vmscan:
 
     # --- waking kswapd ------------------------------------------------------------------------------
 
-    def zone_watermark_ok_safe(self, zone: Zone, order: int, mark: int, highest_zoneidx: int) -> bool:
-        """Whether a zone can serve an order with this much left (``zone_watermark_ok_safe()``)."""
-        memory = self.pgdat.memory
-        free = zone.drift_free_pages()
-        return zone_watermark_ok_free(
-            memory.page, memory.S, zone.index, order, mark, highest_zoneidx, 0, free
-        )
-
-    def pgdat_balanced(self, order: int, highest_zoneidx: int, beyond: int = 0) -> bool:
-        """Whether some zone up to an index has an order at its high watermark (``pgdat_balanced()``).
-
-        A policy may ask for pages `beyond` it.
-        """
-        any_managed = False
-        for zone in self.pgdat.managed_zones(highest_zoneidx):
-            any_managed = True
-            if self.zone_watermark_ok_safe(zone, order, high_wmark_pages(zone) + beyond, highest_zoneidx):
-                return True
-        return not any_managed
-
     def pgdat_watermark_boosted(self, highest_zoneidx: int) -> bool:
         """Whether a zone up to an index has a boosted watermark (``pgdat_watermark_boosted()``)."""
         return any(zone.watermark_boost for zone in self.pgdat.managed_zones(highest_zoneidx))
@@ -181,7 +160,7 @@ class Vmscan:
         if not self._kswapd_wait.waitqueue_active():
             return
         if pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES or (
-            self.pgdat_balanced(order, highest_zoneidx, beyond)
+            pgdat.pgdat_balanced(order, highest_zoneidx, beyond)
             and not self.pgdat_watermark_boosted(highest_zoneidx)
         ):
             if not gfp_mask & gfp.DIRECT_RECLAIM:
@@ -268,7 +247,7 @@ class Vmscan:
                 self._throttle(VmscanThrottle.CONGESTED)
             if not self._should_continue_reclaim(progress, sc):
                 break
-        if reclaimable and (self._progress_revives_kswapd or self.pgdat_balanced(sc.order, sc.reclaim_idx)):
+        if reclaimable and (self._progress_revives_kswapd or pgdat.pgdat_balanced(sc.order, sc.reclaim_idx)):
             pgdat.kswapd_failures = 0
 
     def _amendment(self, reclaim_context: ReclaimContext) -> Callable[[ShrinkControl], object] | None:
@@ -388,7 +367,7 @@ class Vmscan:
         if suitable != CompactResult.CONTINUE:
             return suitable == CompactResult.SUCCESS
         mark = high_wmark_pages(zone) + compact_gap(sc.order)
-        return self.zone_watermark_ok_safe(zone, 0, mark, sc.reclaim_idx)
+        return zone.zone_watermark_ok_safe(0, mark, sc.reclaim_idx)
 
     def allow_direct_reclaim(self) -> bool:
         """Whether half of the reserves are still free (``allow_direct_reclaim()``)."""

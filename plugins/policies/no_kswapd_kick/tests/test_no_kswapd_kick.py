@@ -13,7 +13,7 @@ from mmfw.run import RunRequest, RunResult, run
 from mmfw.testing import make_mm
 from mmfw.types import MmOps
 from mmfw_policy_no_kswapd_kick import Options
-from mmfw_policy_no_kswapd_kick.plugin import free_above, mmfw_module_init, mmfw_plan_wakeup
+from mmfw_policy_no_kswapd_kick.plugin import mmfw_module_init, mmfw_plan_wakeup
 
 NAME = "no-kswapd-kick"
 MAYFAIL = gfp.GFP_KERNEL | gfp.NORETRY | gfp.NOWARN
@@ -100,7 +100,7 @@ def short_machine(which: int, beyond: int, **options: str) -> Mm:
     mmfw_module_init(mm, Options(**options))
     dma, dma32 = mm.pgdat.node_zones[:2]
     for zone, flag, enough in ((dma, gfp.DMA, 0), (dma32, 0, beyond)):
-        while free_above(zone, which, 2) > enough:
+        while zone.zone_watermark_ok_safe(0, zone.wmark_pages(which) + enough, 2):
             assert mm.alloc_pages(gfp.GFP_ATOMIC | gfp.MEMALLOC | gfp.NOWARN | flag, 0) >= 0
     return mm
 

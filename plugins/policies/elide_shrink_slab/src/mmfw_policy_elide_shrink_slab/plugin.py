@@ -23,7 +23,6 @@ MMFW_PLUGIN: Final = PluginInfo(name="elide-shrink-slab", hook_api=(1, 0), kind=
 PAGE_ALLOC_COSTLY_ORDER: Final = 3
 #: ``enum zone_watermarks`` (include/linux/mmzone.h).
 _WMARK_LOW: Final = 1
-_WMARK_HIGH: Final = 2
 
 
 class Options(BaseModel):
@@ -76,17 +75,11 @@ def mmfw_module_init(mm: Mm, params: Options) -> None:
     attach(mm.pgdat, Elision(params))
 
 
-def order0_ok(pgdat: PgdatView, which: int, highest_zoneidx: int) -> bool:
-    """Whether some zone up to an index could serve single pages at a watermark (``pgdat_balanced(0)`` for high).
-
-    ``zone_watermark_ok_safe()`` without the CPUs' counter deltas, which a policy cannot read: close above a mark, the
-    answer can be off by some hundred pages on a machine with many CPUs.
-    """
+def low_mark_ok(pgdat: PgdatView, highest_zoneidx: int) -> bool:
+    """Whether some zone up to an index could serve single pages at its low watermark; True if there is none."""
     zones = [zone for zone in pgdat.node_zones[: highest_zoneidx + 1] if zone.managed_pages]
     return not zones or any(
-        zone.nr_free_pages - zone.nr_reserved_highatomic
-        > zone.wmark_pages(which) + zone.lowmem_reserve[highest_zoneidx]
-        for zone in zones
+        zone.zone_watermark_ok_safe(0, zone.wmark_pages(_WMARK_LOW), highest_zoneidx) for zone in zones
     )
 
 
@@ -101,9 +94,10 @@ def driven_by_high_order_failure(reclaim_context: ReclaimContext, options: Optio
         kswapd or reclaim_context.caller is Reclaimer.DIRECT
     ):
         return False
-    return not options.elide_needs_order0_ok or order0_ok(
-        reclaim_context.pgdat, _WMARK_HIGH if kswapd else _WMARK_LOW, reclaim_context.sc.reclaim_idx
-    )
+    if not options.elide_needs_order0_ok:
+        return True
+    pgdat, highest_zoneidx = reclaim_context.pgdat, reclaim_context.sc.reclaim_idx
+    return pgdat.pgdat_balanced(0, highest_zoneidx) if kswapd else low_mark_ok(pgdat, highest_zoneidx)
 
 
 def may_oom(sc: ScanControl) -> bool:

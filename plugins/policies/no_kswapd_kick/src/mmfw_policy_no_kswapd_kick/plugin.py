@@ -16,7 +16,7 @@ from mmfw import Metric, PluginInfo, WakePlan, attach, attachment, hookimpl
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mmfw import KswapdWake, Mm, PgdatView, ZoneView
+    from mmfw import KswapdWake, Mm, PgdatView
 
 MMFW_PLUGIN: Final = PluginInfo(name="no-kswapd-kick", hook_api=(1, 0), kind="policy")
 
@@ -24,7 +24,6 @@ PAGE_ALLOC_COSTLY_ORDER: Final = 3
 #: ``enum zone_watermarks`` (include/linux/mmzone.h).
 _WMARK_MIN: Final = 0
 _WMARK_LOW: Final = 1
-_WMARK_HIGH: Final = 2
 
 
 class Options(BaseModel):
@@ -60,13 +59,14 @@ def mmfw_module_init(mm: Mm, params: Options) -> None:
     attach(mm.pgdat, Redirection(params))
 
 
-def free_above(zone: ZoneView, which: int, highest_zoneidx: int) -> int:
-    """Pages that a zone has for single-page requests beyond a watermark; at 0 or below it is short.
-
-    ``zone_watermark_ok_safe()`` of order 0 without the CPUs' counter deltas, which a policy cannot read.
-    """
-    usable = zone.nr_free_pages - zone.nr_reserved_highatomic
-    return usable - zone.wmark_pages(which) - zone.lowmem_reserve[highest_zoneidx]
+def has_headroom(pgdat: PgdatView, order: int, gap: int, highest_zoneidx: int) -> bool:
+    """Whether some zone has what compaction for an order wants beyond its watermark (``__compaction_suitable()``)."""
+    which = _WMARK_LOW if order > PAGE_ALLOC_COSTLY_ORDER else _WMARK_MIN
+    return any(
+        zone.zone_watermark_ok(0, zone.wmark_pages(which) + gap, highest_zoneidx)
+        for zone in pgdat.node_zones[: highest_zoneidx + 1]
+        if zone.managed_pages
+    )
 
 
 @hookimpl
@@ -78,13 +78,11 @@ def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan | None:
     if order == 0:
         return None
     state.nr_wakes += 1
-    zones = [zone for zone in pgdat.node_zones[: wake.highest_zoneidx + 1] if zone.managed_pages]
-    if not any(free_above(zone, _WMARK_HIGH, wake.highest_zoneidx) > 0 for zone in zones):
+    if not pgdat.pgdat_balanced(0, wake.highest_zoneidx):
         return WakePlan(kswapd_order=0, kcompactd_order=order)
-    which = _WMARK_LOW if order > PAGE_ALLOC_COSTLY_ORDER else _WMARK_MIN
     gap = 2 << order  # compact_gap()
-    has_headroom = any(free_above(zone, which, wake.highest_zoneidx) > gap for zone in zones)
-    if not has_headroom and state.options.without_headroom == "kswapd":
+    roomy = has_headroom(pgdat, order, gap, wake.highest_zoneidx)
+    if not roomy and state.options.without_headroom == "kswapd":
         return WakePlan(kswapd_order=0, kswapd_min_free_pages=gap, kcompactd_order=order)
     state.nr_redirected += 1
     return WakePlan(kswapd_order=None, kcompactd_order=order)
