@@ -19,8 +19,13 @@ SCENARIO = StudyScenario(
 
 def document(speed: float, loss: int, maybe: float | None = None, **counters: int) -> RunDocument:
     figures = {
-        name: {"unit": "1", "better": better, "description": name}
-        for name, better in (("speed", "higher"), ("loss", "lower"), ("other", "neither"), ("maybe", "lower"))
+        name: {"unit": "1", "kind": kind, "better": better, "description": name}
+        for name, kind, better in (
+            ("speed", "rate", "higher"),
+            ("loss", "failure", "lower"),
+            ("other", "level", "neither"),
+            ("maybe", "ratio", "lower"),
+        )
     }
     return RunDocument.model_validate(
         {
@@ -39,7 +44,7 @@ def document(speed: float, loss: int, maybe: float | None = None, **counters: in
 MAINLINE = {
     seed: document(1.0 + seed, 10 * seed, maybe=None if seed == 1 else 4.0, wakes=seed) for seed in range(6)
 }
-POLICY = {seed: document(2.0 * (1 + seed), 10 * seed + 1, maybe=2.0, scanned=7) for seed in range(6)}
+POLICY = {seed: document(2.0 * (1 + seed), 10 * seed + 1, maybe=2.0, scanned=70) for seed in range(6)}
 
 
 def cells(seeds: range, policy: dict[int, RunDocument]) -> dict[tuple[str, str], Cell]:
@@ -65,6 +70,7 @@ def test_paired_differences_beat_the_spread_between_seeds() -> None:
     assert loss.vs_mainline.ratio is None  # one of mainline's is 0
     assert loss.verdict == "worse"
     assert found["P", "other"].verdict == "different"
+    assert (loss.kind, loss.vs_mainline.least_difference) == ("failure", 0.01 * 25)
     speed = found["P", "speed"]
     assert speed.vs_mainline is not None
     assert (speed.verdict, speed.vs_mainline.ratio, speed.vs_mainline.ratio_ci) == ("better", 2.0, (2.0, 2.0))
@@ -103,8 +109,41 @@ def test_what_shares_mainlines_runs_does_not_differ_from_it() -> None:
 
 def test_counters_and_what_no_run_has() -> None:
     found = cells(range(6), POLICY)
-    assert found["P", "pgscan_kswapd"].values == (7,) * 6
+    assert found["P", "pgscan_kswapd"].values == (70,) * 6
     assert (found["P", "pgscan_kswapd"].unit, found["P", "pgscan_kswapd"].verdict) == ("pages", "worse")
     assert found["mainline", "kswapd_wakes_order_9"].values == (0, 1, 2, 3, 4, 5)
     assert found["P", "kswapd_wakes_order_9"].median == 0
     assert not any(metric == "nowhere" for _, metric in found)
+
+
+def test_an_effect_that_is_certain_and_small_is_no_difference_that_matters() -> None:
+    """Every seed gains exactly a thousandth: the interval excludes 0, and nobody should care."""
+    mainline = {seed: document(1000.0, 3) for seed in range(6)}
+    policy = {seed: document(1001.0, 4, scanned=9) for seed in range(6)}
+    runs, runs_as = {"mainline": mainline, "p": policy}, {"mainline": "mainline", "P": "p"}
+
+    def judged(least_effect: float) -> dict[str, str | None]:
+        found = cells_of(SCENARIO, range(6), runs, runs_as, least_effect)
+        return {cell.metric: cell.verdict for cell in found if cell.policy == "P"}
+
+    found = judged(0.01)
+    assert found["speed"] == "no difference that matters"
+    assert found["pgscan_kswapd"] == "no difference that matters"  # 9 pages, of none
+    assert (found["loss"], found["other"]) == ("worse", "different")  # a failure more; a third more
+    assert judged(0.0005)["speed"] == judged(0)["speed"] == "better"
+    assert (judged(0.0005)["pgscan_kswapd"], judged(0)["pgscan_kswapd"]) == (
+        "no difference that matters",
+        "worse",
+    )
+
+
+def test_the_interval_is_shown_whatever_the_verdict() -> None:
+    mainline = {seed: document(1000.0, 3) for seed in range(6)}
+    policy = {seed: document(1001.0 + seed, 4) for seed in range(6)}
+    found = cells_of(
+        SCENARIO, range(6), {"mainline": mainline, "p": policy}, {"mainline": "mainline", "P": "p"}
+    )
+    (speed,) = [cell for cell in found if (cell.policy, cell.metric) == ("P", "speed")]
+    assert speed.verdict == "no difference that matters"
+    assert speed.vs_mainline is not None
+    assert (speed.vs_mainline.ci, speed.vs_mainline.least_difference) == ((1, 6), 10)

@@ -119,3 +119,26 @@ def test_diff_of_two_runs(lab: Path, tmp_path: Path, mmfw: InProcess) -> None:
     status, out, err = mmfw("diff", tmp_path / "a", tmp_path)
     assert (status, out) == (2, "")
     assert err.startswith(f"mmfw: {tmp_path / 'manifest.json'}: no run directory")
+
+
+def test_the_threshold_is_said_and_can_be_set(lab: Path, tmp_path: Path, mmfw: InProcess) -> None:
+    words = (
+        "compare",
+        lab,
+        "--policies",
+        "quiet",
+        "--seeds",
+        1,
+        "--duration",
+        "100ms",
+        "--out",
+        tmp_path / "a",
+    )
+    status, out, _ = mmfw(*words)
+    assert status == 0
+    assert "a median difference of 1% of mainline's median or more" in " ".join(out.split())
+    status, out, _ = mmfw(*words, "--least-effect", "0.2", "--format", "json")
+    document = json.loads(out)
+    assert (status, document["study"]["least_effect"]) == (0, 0.2)
+    assert "20% of mainline's median" in document["method"]
+    assert "20% of mainline&#39;s median" in (tmp_path / "a" / "report.html").read_text()

@@ -102,3 +102,21 @@ def test_verdicts() -> None:
         Interval(0, 0, 0.95),
     ):
         assert verdict(five, touching, "lower") == "no difference"
+
+
+def test_verdicts_with_a_smallest_difference_that_matters() -> None:
+    """By hand: the interval against the band around 0, and the median against its edge."""
+    cases = {
+        (1.0, 2.0, 1.5): "no difference that matters",  # excludes 0, all of it in the band
+        (-1.0, 2.0, 0.5): "no difference that matters",  # holds 0, all of it in the band
+        (0.0, 0.0, 0.0): "no difference",  # the same results: there is none
+        (-1.0, 20.0, 5.0): "no difference",  # holds 0 and reaches beyond the band
+        (1.0, 20.0, 5.0): "no difference",  # excludes 0, but most of it may or may not matter
+        (1.0, 20.0, 10.0): "worse",
+        (10.0, 20.0, 15.0): "worse",
+        (-20.0, -10.0, -15.0): "better",
+        (-20.0, -1.0, -9.0): "no difference",
+    }
+    for (low, high, middle), expected in cases.items():
+        assert verdict([middle] * 5, Interval(low, high, 0.95), "lower", least=10) == expected, (low, high)
+    assert verdict([1.5] * 4, Interval(1, 2, 0.95), "lower", least=10) is None

@@ -54,12 +54,16 @@ def compare(
     metrics: list[str] = typer.Option(
         [], "--metric", help="A figure to compare besides the usual ones; may be repeated."
     ),
+    least_effect: float | None = typer.Option(
+        None, "--least-effect", help="Smallest effect that matters, as a share of mainline's median; 0: any."
+    ),
     output: Format = typer.Option(Format.TEXT, "--format", help="Print tables, or compare.json."),
 ) -> None:
     """Compare policies with mainline over seeds."""
     from mmfw.compare import CompareRequest
     from mmfw.compare import compare as compare_policies
     from mmfw.compare.store import COMPARISON
+    from mmfw.compare.threshold import LEAST_EFFECT
     from mmfw.errors import InputError
     from mmfw.scenario import parse_set
 
@@ -79,6 +83,7 @@ def compare(
         kernel=kernel,
         overrides=dict(parse_set(text) for text in settings),
         metrics=tuple(metrics),
+        least_effect=LEAST_EFFECT if least_effect is None else least_effect,
     )
     show, clear = _progress()
     try:

@@ -17,6 +17,7 @@ from mmfw.compare.plan import Plan, PlannedRun, make_plan
 from mmfw.compare.request import CompareRequest
 from mmfw.compare.statistics import METHOD
 from mmfw.compare.store import COMPARISON, STUDY, StudyFolder
+from mmfw.compare.threshold import threshold_words
 from mmfw.results import RunDirectory, read_run
 from mmfw.results.extras import study_module
 
@@ -88,6 +89,7 @@ class _Part:
     seeds: tuple[int, ...]
     places: dict[str, dict[int, Path]]
     runs_as: dict[str, str]
+    least_effect: float
 
 
 def _cells(part: _Part) -> list[Cell]:
@@ -95,7 +97,7 @@ def _cells(part: _Part) -> list[Cell]:
         text: {seed: read_run(place).document for seed, place in by_seed.items()}
         for text, by_seed in part.places.items()
     }
-    return cells_of(part.scenario, part.seeds, documents, part.runs_as)
+    return cells_of(part.scenario, part.seeds, documents, part.runs_as, part.least_effect)
 
 
 def _judge(plan: Plan, folder: StudyFolder, failures: list[Failure], nr_processes: int) -> Comparison:
@@ -114,7 +116,7 @@ def _judge(plan: Plan, folder: StudyFolder, failures: list[Failure], nr_processe
     return Comparison(
         format=FORMAT,
         study=plan.study,
-        method=METHOD,
+        method=f"{METHOD} {threshold_words(plan.study.least_effect)}",
         cells=tuple(cells),
         applicability=plan.applicability,
         runs=_references(plan, folder, directories),
@@ -128,7 +130,7 @@ def _part(plan: Plan, folder: StudyFolder, made: list[PlannedRun], scenario: Stu
         if run.scenario == scenario.name:
             places.setdefault(run.policies, {})[run.seed] = folder.place(run)
     runs_as = {policy.name: plan.runs_as[scenario.name, policy.name] for policy in plan.study.policies}
-    return _Part(scenario, plan.study.seeds, places, runs_as)
+    return _Part(scenario, plan.study.seeds, places, runs_as, plan.study.least_effect)
 
 
 def _references(

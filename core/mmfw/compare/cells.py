@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from mmfw.compare.model import Cell, Number, StudyScenario, VsMainline
 from mmfw.compare.plan import WAKES_ORDER_9
 from mmfw.compare.statistics import Interval, interval, median, paired, verdict
+from mmfw.compare.threshold import LEAST_EFFECT, least_difference
 from mmfw.mm.vmstat import VmEvent
-from mmfw.offers import Better
+from mmfw.offers import Better, FigureKind
 from mmfw.policies import MAINLINE
 from mmfw.result import Figure
 from mmfw.results import RunDocument
@@ -25,6 +26,8 @@ _FEWER: tuple[VmEvent, ...] = (
     VmEvent.pswpin, VmEvent.pswpout,
 )  # fmt: skip
 _MORE = (VmEvent.thp_fault_alloc, VmEvent.compact_success)
+#: Those of which each one matters.
+_FAILURES = (VmEvent.oom_kill,)
 
 
 def meaning(name: str, documents: Sequence[RunDocument]) -> Figure | None:
@@ -32,15 +35,16 @@ def meaning(name: str, documents: Sequence[RunDocument]) -> Figure | None:
     for document in documents:
         if name in document.figures:
             found = document.figures[name]
-            return Figure(name, found.unit, found.better, found.description)
+            return Figure(name, found.unit, found.better, found.description, found.kind or "level")
     if name == WAKES_ORDER_9:
-        return Figure(name, "1", "lower", "passes of kswapd for order 9")
+        return Figure(name, "1", "lower", "passes of kswapd for order 9", "count")
     if name not in VmEvent.__members__:
         return None
     event = VmEvent[name]
     better: Better = "lower" if event in _FEWER else "higher" if event in _MORE else "neither"
     unit = "pages" if name.startswith(("pgscan", "pgsteal", "workingset", "pswp")) else "1"
-    return Figure(name, unit, better, f"counter {name} of /proc/vmstat")
+    kind: FigureKind = "failure" if event in _FAILURES else "count"
+    return Figure(name, unit, better, f"counter {name} of /proc/vmstat", kind)
 
 
 def value_of(name: str, document: RunDocument) -> Number:
@@ -52,7 +56,11 @@ def value_of(name: str, document: RunDocument) -> Number:
 
 
 def cells_of(
-    scenario: StudyScenario, seeds: Sequence[int], runs: Mapping[str, Runs], runs_as: Mapping[str, str]
+    scenario: StudyScenario,
+    seeds: Sequence[int],
+    runs: Mapping[str, Runs],
+    runs_as: Mapping[str, str],
+    least_effect: float = LEAST_EFFECT,
 ) -> list[Cell]:
     """All cells of a scenario: policy by policy, in the order of `runs_as`, figure by figure.
 
@@ -66,6 +74,8 @@ def cells_of(
         By composition, written in one way.
     runs_as : mapping of str to str
         Composition that stands for each policy's name.
+    least_effect : float
+        Smallest effect that matters, as a share of mainline's.
     """
     judged: dict[tuple[str, str], Cell | None] = {}
     cells = []
@@ -73,7 +83,7 @@ def cells_of(
         for name in scenario.metrics:
             if (text, name) not in judged:
                 judged[text, name] = _cell(
-                    scenario, seeds, runs.get(text, {}), runs.get(MAINLINE, {}), text, name
+                    scenario, seeds, runs.get(text, {}), runs.get(MAINLINE, {}), text, name, least_effect
                 )
             found = judged[text, name]
             if found is not None:
@@ -90,7 +100,13 @@ def _of_policy(cell: Cell, policy: str) -> Cell:
 
 
 def _cell(
-    scenario: StudyScenario, seeds: Sequence[int], runs: Runs, mainline: Runs, policies: str, name: str
+    scenario: StudyScenario,
+    seeds: Sequence[int],
+    runs: Runs,
+    mainline: Runs,
+    policies: str,
+    name: str,
+    least_effect: float,
 ) -> Cell | None:
     figure = meaning(name, [*runs.values(), *mainline.values()])
     if figure is None:
@@ -100,12 +116,13 @@ def _cell(
     known = [value for value in values if value is not None]
     own = interval(known, f"{scenario.name}/{policies}/{name}")
     both = [seed for seed in ran if seed in mainline]
-    pairs = paired(
-        [value_of(name, runs[seed]) for seed in both], [value_of(name, mainline[seed]) for seed in both]
-    )
+    baseline = [value_of(name, mainline[seed]) for seed in both]
+    pairs = paired([value_of(name, runs[seed]) for seed in both], baseline)
     apart = interval(pairs.differences, f"{scenario.name}/{policies}/{name}/difference")
-    against = None
+    against, least = None, 0.0
     if pairs.differences:
+        usual = median([value for value in baseline if value is not None])
+        least = least_difference(figure.kind, figure.unit, usual, least_effect)
         ratios = pairs.ratios
         ratio_ci = interval(ratios or (), f"{scenario.name}/{policies}/{name}/ratio")
         against = VsMainline(
@@ -115,12 +132,14 @@ def _cell(
             ratio=None if ratios is None else median(ratios),
             ratio_ci=_bounds(ratio_ci),
             nr_pairs=len(pairs.differences),
+            least_difference=least,
         )
     return Cell(
         scenario=scenario.name,
         policy=policies,
         metric=name,
         unit=figure.unit,
+        kind=figure.kind,
         better=figure.better,
         description=figure.description,
         primary=name in scenario.primary,
@@ -130,7 +149,7 @@ def _cell(
         ci=_bounds(own),
         level=None if own is None else own.level,
         vs_mainline=against,
-        verdict=verdict(pairs.differences, apart, figure.better),
+        verdict=verdict(pairs.differences, apart, figure.better, least),
     )
 
 

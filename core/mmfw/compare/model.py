@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from mmfw.compare.statistics import Better, Verdict
+from mmfw.offers import FigureKind
 from mmfw.results.manifest import Distribution
 
 Number = int | float | None
@@ -85,6 +86,8 @@ class Study(_Model):
         In place of the scenarios'.
     overrides : dict
         ``--set`` values by key.
+    least_effect : float
+        Smallest effect that a verdict took for one that matters (`mmfw.compare.threshold`); 0 if there was no threshold.
     mmfw, python, numpy, numba, scipy : str
         Versions.
     distributions : dict of str to Distribution
@@ -106,6 +109,7 @@ class Study(_Model):
     numba: str
     scipy: str
     distributions: dict[str, Distribution]
+    least_effect: float = 0.0
 
 
 class VsMainline(_Model):
@@ -125,6 +129,8 @@ class VsMainline(_Model):
         Its interval.
     nr_pairs : int
         Seeds for which both have a value.
+    least_difference : float
+        Smallest difference that the verdict takes for one that matters.
     """
 
     median_difference: float
@@ -133,6 +139,7 @@ class VsMainline(_Model):
     ratio: float | None
     ratio_ci: tuple[float, float] | None
     nr_pairs: int
+    least_difference: float = 0.0
 
 
 class Cell(_Model):
@@ -144,6 +151,8 @@ class Cell(_Model):
         Whose.
     unit : str
         As printed.
+    kind : str or None
+        What sort of figure it is (`mmfw.figures.KINDS`); None in documents of versions that did not say.
     better : {"lower", "higher", "neither"}
         Which direction an improvement has.
     description : str
@@ -176,6 +185,7 @@ class Cell(_Model):
     level: float | None
     vs_mainline: VsMainline | None
     verdict: Verdict | None
+    kind: FigureKind | None = None
 
 
 class Applicability(_Model):

@@ -87,6 +87,10 @@ def make_plan(request: CompareRequest) -> tuple[Plan, tuple[str, ...]]:
     """
     if request.nr_seeds < 1:
         raise InputError(f"--seeds {request.nr_seeds}: at least 1; verdicts take 5")
+    if not 0 <= request.least_effect < 1:
+        raise InputError(
+            f"--least-effect {request.least_effect:g}: a share of mainline's, from 0 to less than 1"
+        )
     book = PolicyBook()
     compositions, remarks = book.compositions(request.policies)
     if len(compositions) < 2:
@@ -112,6 +116,7 @@ def make_plan(request: CompareRequest) -> tuple[Plan, tuple[str, ...]]:
         duration=request.duration,
         kernel=request.kernel,
         overrides=request.overrides,
+        least_effect=request.least_effect,
         mmfw=first.mmfw,
         python=first.python,
         numpy=first.numpy,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmfw.compare.threshold import LEAST_EFFECT
 from mmfw.policies import toml_value
 
 
@@ -33,6 +34,8 @@ class CompareRequest:
         ``--set`` values by key.
     metrics : tuple of str
         Figures to compare besides the usual ones.
+    least_effect : float
+        Smallest effect that matters (`mmfw.compare.threshold`), as a share of mainline's; 0 for no threshold.
     """
 
     scenarios: tuple[str, ...]
@@ -45,6 +48,7 @@ class CompareRequest:
     kernel: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
+    least_effect: float = LEAST_EFFECT
 
     def command(self) -> tuple[str, ...]:
         """The command line that repeats it, without where it writes and how many processes it takes."""
@@ -57,4 +61,6 @@ class CompareRequest:
             words += ["--set", f"{key}={toml_value(value)}"]
         for name in self.metrics:
             words += ["--metric", name]
+        if self.least_effect != LEAST_EFFECT:
+            words += ["--least-effect", f"{self.least_effect:g}"]
         return tuple(words)

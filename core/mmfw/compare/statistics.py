@@ -23,7 +23,7 @@ RESAMPLES: Final = 9999
 FEWEST_PAIRS: Final = 5
 
 Better = Literal["lower", "higher", "neither"]
-Verdict = Literal["better", "worse", "no difference", "different"]
+Verdict = Literal["better", "worse", "no difference that matters", "no difference", "different"]
 
 METHOD: Final = (
     "Medians over seeds; each policy is compared with mainline of the same seed. The interval of a median is a BCa "
@@ -163,17 +163,34 @@ def paired(values: Sequence[float | None], baseline: Sequence[float | None]) -> 
     )
 
 
-def verdict(differences: Sequence[float], found: Interval | None, better: Better) -> Verdict | None:
+def verdict(
+    differences: Sequence[float], found: Interval | None, better: Better, least: float = 0.0
+) -> Verdict | None:
     """What an interval of paired differences says; None with fewer than `FEWEST_PAIRS`.
+
+    Parameters
+    ----------
+    differences : sequence of float
+        One for each seed.
+    found : Interval or None
+        That of their median.
+    better : {"lower", "higher", "neither"}
+        Which direction an improvement has.
+    least : float
+        Smallest difference that matters (`mmfw.compare.threshold`).
 
     Examples
     --------
     >>> verdict([-2] * 5, Interval(-3, -1, 0.94), "lower")
     'better'
+    >>> verdict([-2] * 5, Interval(-3, -1, 0.94), "lower", least=10)
+    'no difference that matters'
     """
     if len(differences) < FEWEST_PAIRS or found is None:
         return None
-    if found.low <= 0 <= found.high:
+    if (found.low, found.high) != (0, 0) and -least < found.low and found.high < least:
+        return "no difference that matters"
+    if found.low <= 0 <= found.high or abs(median(differences)) < least:
         return "no difference"
     if better == "neither":
         return "different"

@@ -12,10 +12,26 @@ from mmfw.report.numbers import show_interval, show_ratio, unit_words
 BETTER_WORDS: Final = {"lower": "lower is better", "higher": "higher is better", "neither": "no direction"}
 #: Word, symbol, style and meaning, for the legend.
 LEGEND: Final = (
-    ("better", "✓", "better", "the difference's interval lies on the metric's good side of 0"),
-    ("worse", "✗", "worse", "it lies on the bad side"),
-    ("no difference", "=", "same", "it holds 0: these seeds cannot tell"),
-    ("different", "≠", "different", "it excludes 0; the metric has no better side"),
+    (
+        "better",
+        "✓",
+        "better",
+        "the difference's interval lies on the metric's good side of 0, and its median matters",
+    ),
+    ("worse", "✗", "worse", "it lies on the bad side, and its median matters"),
+    (
+        "no difference that matters",
+        "≈",
+        "same",
+        "all of it lies below the threshold, whether it holds 0 or not",
+    ),
+    (
+        "no difference",
+        "=",
+        "same",
+        "it holds 0, or its median lies below the threshold: these seeds cannot tell",
+    ),
+    ("different", "≠", "different", "it excludes 0 and its median matters; the metric has no better side"),
     ("undecided", "?", "none", "fewer than 5 pairs of seeds have a value"),
 )
 _STYLE: Final = {word: (symbol, css) for word, symbol, css, _ in LEGEND}
