@@ -52,9 +52,11 @@ def test_hooks_of_this_stage() -> None:
         "mmfw_fold_kswapd_waker",
         "mmfw_kswapd_begin",
         "mmfw_kswapd_requeue",
+        "mmfw_should_wake_kcompactd",
         "mmfw_should_shrink_slab",
         "mmfw_init_shrink_control",
         "mmfw_should_count_kswapd_failure",
+        "mmfw_plan_kcompactd_work",
         "mmfw_plan_compaction_scan",
         "mmfw_module_exit",
     ]

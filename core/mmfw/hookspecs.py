@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mmfw.types import (
         CompactControl,
         CompactionScan,
+        KcompactdRequest,
+        KcompactdWork,
         KswapdRequest,
         KswapdWake,
         PgdatView,
@@ -367,6 +369,38 @@ def mmfw_kswapd_requeue(pgdat: PgdatView, request: KswapdRequest) -> None:
     """
 
 
+@hookspec(firstresult=True)
+def mmfw_should_wake_kcompactd(pgdat: PgdatView, request: KcompactdRequest) -> bool | None:
+    """Decide whether kcompactd hears of a request at all.
+
+    Stands for: mm/compaction.c wakeup_kcompactd(), before it records order and zone index. What follows stays
+    mainline's: a running kcompactd is not woken again, nor one none of whose zones is suitable.
+    Answers: True = record it; False = neither record it nor wake anybody; None = not mine, ask the next. Mainline
+    answers True.
+    Context: kswapd, as it goes to sleep or has reclaimed a boost; else the allocating task, possibly atomic. May not
+    sleep, allocate or reclaim.
+    Called: once per request above order 0, those of a `WakePlan` included. Not for what kcompactd looks at by itself
+    (proactive compaction).
+
+    Parameters
+    ----------
+    pgdat : PgdatView
+        Node whose kcompactd is asked.
+    request : KcompactdRequest
+        Order and zone index of this request alone.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_should_wake_kcompactd(request):
+            return False if request.order <= PAGE_ALLOC_COSTLY_ORDER else None
+
+    .. versionadded:: hook API 1
+    """
+
+
 # -----------------------------------------------------------------------------------------------------
 # Decisions: reclaim
 # -----------------------------------------------------------------------------------------------------
@@ -454,6 +488,38 @@ def mmfw_should_count_kswapd_failure(pgdat: PgdatView, sc: ScanControl) -> bool 
 # -----------------------------------------------------------------------------------------------------
 # Decisions: compaction
 # -----------------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def mmfw_plan_kcompactd_work(pgdat: PgdatView, request: KcompactdRequest) -> KcompactdWork | None:
+    """Decide what kcompactd does about its request, as it begins.
+
+    Stands for: mm/compaction.c kcompactd_do_work(), where it reads ``kcompactd_max_order`` and fills its
+    ``struct compact_control``. What follows stays mainline's: zones that are deferred or unsuitable are passed over,
+    and the request counts as served, unless a higher order was asked for meanwhile.
+    Answers: a `KcompactdWork`; None = not mine, ask the next. Mainline plans the request as it is, in SYNC_LIGHT mode.
+    Context: kcompactd; may not sleep, allocate or reclaim.
+    Called: once per wake-up of kcompactd that somebody asked for, before the first zone.
+
+    Parameters
+    ----------
+    pgdat : PgdatView
+        Node of this kcompactd.
+    request : KcompactdRequest
+        Highest order of those who asked, and the lowest of their zone indices.
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def mmfw_plan_kcompactd_work(pgdat, request):
+            if pgdat.pgdat_balanced(0, request.highest_zoneidx):
+                return None
+            return KcompactdWork(0, request.highest_zoneidx)
+
+    .. versionadded:: hook API 1
+    """
 
 
 @hookspec(firstresult=True)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from mmfw.hookspecs import HOOK_API, hookimpl
 from mmfw.offers import PluginInfo
-from mmfw.types import WakePlan
+from mmfw.types import KcompactdWork, WakePlan
 
 if TYPE_CHECKING:
     from mmfw.types import (
         CompactControl,
         CompactionScan,
+        KcompactdRequest,
         KswapdWake,
         PgdatView,
         ReclaimContext,
@@ -44,6 +45,18 @@ def mmfw_should_shrink_slab(reclaim_context: ReclaimContext) -> bool:
 def mmfw_should_count_kswapd_failure(pgdat: PgdatView, sc: ScanControl) -> bool:
     """Count every pass that reclaimed nothing (``balance_pgdat()``, mm/vmscan.c)."""
     return True
+
+
+@hookimpl(trylast=True)
+def mmfw_should_wake_kcompactd(pgdat: PgdatView, request: KcompactdRequest) -> bool:
+    """Take every request (``wakeup_kcompactd()``, mm/compaction.c)."""
+    return True
+
+
+@hookimpl(trylast=True)
+def mmfw_plan_kcompactd_work(pgdat: PgdatView, request: KcompactdRequest) -> KcompactdWork:
+    """Compact every zone of the request for its order, waiting for no writeback (``kcompactd_do_work()``)."""
+    return KcompactdWork(request.order, request.highest_zoneidx)
 
 
 @hookimpl(trylast=True)

@@ -87,6 +87,9 @@ class ScanPhase(Enum):
 
 #: ``pageblock_order`` of x86-64; `mmfw.state` has it too, but this module stays a leaf.
 _PAGEBLOCK_ORDER: Final = 9
+#: ``MAX_ORDER`` (11 in 6.1) and ``MAX_NR_ZONES`` of `mmfw.state`, likewise.
+_NR_ORDERS: Final = 11
+_MAX_NR_ZONES: Final = 5
 
 
 # --- control structs ---------------------------------------------------------------------------------
@@ -393,6 +396,54 @@ class WakePlan:
     kcompactd_order: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KcompactdRequest:
+    """What kcompactd is, or was, asked for (``wakeup_kcompactd()``, ``kcompactd_do_work()``, mm/compaction.c).
+
+    Attributes
+    ----------
+    order : int
+        Order wanted, above 0.
+    highest_zoneidx : int
+        Zones that the asking may use.
+    """
+
+    order: int
+    highest_zoneidx: int
+
+
+@dataclass(frozen=True, slots=True)
+class KcompactdWork:
+    """What kcompactd does about a request; returned by `mmfw_plan_kcompactd_work`.
+
+    Attributes
+    ----------
+    order : int
+        Order to compact for, at most 10; 0 compacts nothing.
+    highest_zoneidx : int
+        Highest zone index to compact, 0 to 4.
+    mode : MigrateMode
+        How long migration waits.
+
+    Raises
+    ------
+    ValueError
+        An order or a zone index that there is not.
+    """
+
+    order: int
+    highest_zoneidx: int
+    mode: MigrateMode = MigrateMode.SYNC_LIGHT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.order < _NR_ORDERS:
+            raise ValueError(f"order is {self.order!r}; 0 to {_NR_ORDERS - 1} is wanted")
+        if not 0 <= self.highest_zoneidx < _MAX_NR_ZONES:
+            raise ValueError(
+                f"highest_zoneidx is {self.highest_zoneidx!r}; 0 to {_MAX_NR_ZONES - 1} is wanted"
+            )
+
+
 # --- what mm calls -----------------------------------------------------------------------------------
 
 
@@ -408,6 +459,10 @@ class MmOps:
     should_shrink_slab: Callable[[ReclaimContext], bool]
     #: None asks no shrinker to scan for compaction, as mainline.
     plan_compaction_scan: Callable[[CompactControl, ScanPhase], CompactionScan | None] | None = None
+    #: None wakes kcompactd for whoever asks, as mainline.
+    should_wake_kcompactd: Callable[[PgdatView, KcompactdRequest], bool] | None = None
+    #: None does what was asked, as mainline.
+    plan_kcompactd_work: Callable[[PgdatView, KcompactdRequest], KcompactdWork] | None = None
     #: None counts every pass that reclaimed nothing, as mainline.
     should_count_kswapd_failure: Callable[[PgdatView, ScanControl], bool] | None = None
     #: Amendments; None where no plugin makes any.

@@ -29,7 +29,14 @@ from mmfw.mm.trace import (
 )
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.state import MAX_NR_ZONES
-from mmfw.types import CompactControl, CompactPriority, CompactResult, MigrateMode
+from mmfw.types import (
+    CompactControl,
+    CompactPriority,
+    CompactResult,
+    KcompactdRequest,
+    KcompactdWork,
+    MigrateMode,
+)
 
 if TYPE_CHECKING:
     from mmfw.costs import CostProfile
@@ -90,6 +97,8 @@ class Compaction:
         self._rmap = rmap
         plan = ops.plan_compaction_scan
         self._shrinkers = None if plan is None else Shrinkers(plan, shrinkers.compaction_scan, capture)
+        self._should_wake_kcompactd = ops.should_wake_kcompactd
+        self._plan_kcompactd_work = ops.plan_kcompactd_work
         self._wait = kcompactd_wait
         self._context = context
         self._trace = trace
@@ -285,10 +294,15 @@ class Compaction:
     # --- kcompactd's work -----------------------------------------------------------------------------
 
     def wakeup_kcompactd(self, order: int, highest_zoneidx: int) -> None:
-        """Ask kcompactd for an order (``wakeup_kcompactd()``); recorded even if it is not woken."""
+        """Ask kcompactd for an order (``wakeup_kcompactd()``); recorded even if it is not woken.
+
+        A policy may object to either.
+        """
         if order == 0:
             return
-        pgdat = self.pgdat
+        pgdat, should_wake = self.pgdat, self._should_wake_kcompactd
+        if should_wake is not None and not should_wake(pgdat, KcompactdRequest(order, highest_zoneidx)):
+            return
         pgdat.kcompactd_max_order = max(pgdat.kcompactd_max_order, order)
         pgdat.kcompactd_highest_zoneidx = min(pgdat.kcompactd_highest_zoneidx, highest_zoneidx)
         if not self._wait.waitqueue_active():
@@ -305,22 +319,33 @@ class Compaction:
 
     def kcompactd_do_work(self) -> None:
         """Compact for the order that was asked (``kcompactd_do_work()``)."""
-        pgdat, memory = self.pgdat, self._memory
+        pgdat = self.pgdat
         order, hzi = pgdat.kcompactd_max_order, pgdat.kcompactd_highest_zoneidx
         if self._trace.enabled(MmCompactionKcompactdWake):
             self._trace.emit(MmCompactionKcompactdWake(pgdat.node_id, order, hzi))
         self._vmstat.count(VmEvent.compact_daemon_wake)
+        plan = self._plan_kcompactd_work
+        if plan is None:
+            self._kcompactd_compact(KcompactdWork(order, hzi))
+        else:
+            self._kcompactd_compact(plan(pgdat, KcompactdRequest(order, hzi)))
+        if pgdat.kcompactd_max_order <= order:
+            pgdat.kcompactd_max_order = 0
+        if pgdat.kcompactd_highest_zoneidx >= hzi:
+            pgdat.kcompactd_highest_zoneidx = pgdat.nr_zones - 1
+
+    def _kcompactd_compact(self, work: KcompactdWork) -> None:
+        """The loop over zones of ``kcompactd_do_work()``."""
+        memory, order, hzi = self._memory, work.order, work.highest_zoneidx
         run: CompactRun | None = None
-        for zone in self._zones_up(hzi):
+        for zone in self._zones_up(hzi) if order else []:
             if self.deferral.compaction_deferred(zone, order):
                 continue
             if self.compaction_suitable(zone, order, 0, zone.index) != CompactResult.CONTINUE:
                 continue
             if run is None:
                 run = self._run(
-                    CompactControl(
-                        zone, order, GFP_KERNEL, 0, 0, hzi, MigrateMode.SYNC_LIGHT, search_order=order
-                    )
+                    CompactControl(zone, order, GFP_KERNEL, 0, 0, hzi, work.mode, search_order=order)
                 )
             status = self._compact_zone(run, zone, hzi, capture=False)
             if status == CompactResult.SUCCESS:
@@ -331,10 +356,6 @@ class Compaction:
                 self.deferral.defer_compaction(zone, order)
             self._vmstat.count(VmEvent.compact_daemon_migrate_scanned, run.control.total_migrate_scanned)
             self._vmstat.count(VmEvent.compact_daemon_free_scanned, run.control.total_free_scanned)
-        if pgdat.kcompactd_max_order <= order:
-            pgdat.kcompactd_max_order = 0
-        if pgdat.kcompactd_highest_zoneidx >= hzi:
-            pgdat.kcompactd_highest_zoneidx = pgdat.nr_zones - 1
 
     def should_proactive_compact_node(self) -> bool:
         """Whether the node is fragmented enough (``should_proactive_compact_node()``)."""
