@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmfw.report.numbers import show, show_interval, show_ratio, unit_words
+from mmfw.report.numbers import show, show_interval, show_ratio, unit_of, unit_words
 
 MINUS, TIMES_DASH = "\u2212", "\u2013"
 
@@ -49,3 +49,21 @@ def test_a_ratio_that_is_not_1_does_not_read_as_1() -> None:
 
 def test_times_carry_their_own_unit() -> None:
     assert [unit_words(unit) for unit in ("ns", "1", "pages", "1/1000")] == ["time", "", "pages", "‰"]
+
+
+def test_shares_are_in_percent_and_their_differences_in_points() -> None:
+    share, points = unit_of("1", "share"), unit_of("1", "share", difference=True)
+    assert show_interval(0.775, (0.75, 0.797), share) == "77.5 [75, 79.7]%"
+    assert show_interval(-0.203, (-0.248, 0.1), points, plus=True) == f"{MINUS}20.3 [{MINUS}24.8, +10] pp"
+    assert [show(value, share) for value in (0, 1, 0.29, 0.07, 0.000012)] == [
+        "0%",
+        "100%",
+        "29%",
+        "7%",
+        "0.00120%",
+    ]
+    assert [unit_of(unit, kind) for unit, kind in (("1/1000", "share"), ("1", "ratio"), ("1", None))] == [
+        "1/1000",
+        "1",
+        "1",
+    ]

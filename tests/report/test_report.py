@@ -110,6 +110,13 @@ def test_success_stands_beside_loss(study_folder: Path) -> None:
     assert head.index("success_") < head.index("working_") < head.index("free_<wbr>blocks")
 
 
+def test_shares_are_in_percent_and_kinds_are_explained(pages: list[Page]) -> None:
+    text = " ".join(" ".join(pages[1].text).split())
+    assert "300 [100, 500]%" in text
+    assert "\u2212300 [\u2212400, \u2212200] pp" in text
+    assert "share: a part of a whole" in text
+
+
 def test_the_same_folder_gives_the_same_bytes(run_folder: Path, study_folder: Path) -> None:
     for folder in (run_folder, study_folder):
         first = write_report(folder).read_bytes()

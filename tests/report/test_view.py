@@ -144,3 +144,17 @@ def test_a_metric_that_falls_is_drawn_as_it_stands(run_folder: Path) -> None:
     panels = choose_panels("frames", ["falls", "rises", "absent", "speed"], [read_run(run_folder)])
     found = [(panel.title, panel.unit, panel.per_second) for panel in panels if "metric." in panel.key]
     assert found == [("frames", "1/s", 1), ("falls", "1", 0), ("rises", "1/s", 1), ("speed", "MiB/s", 0)]
+
+
+def test_what_is_said_to_add_up_is_drawn_as_a_rate_and_nothing_else_is(run_folder: Path) -> None:
+    rises = np.arange(5.0)
+    rewrite(run_folder, "samples.parquet", samples(5, **{"metric.held": rises, "metric.done": rises}))
+    file = run_folder / "metrics.json"
+    document = json.loads(file.read_text())
+    for name, kind in (("held", "level"), ("done", "count")):
+        document["figures"][name] = {"unit": "pages", "kind": kind, "better": "higher", "description": name}
+    file.write_text(json.dumps(document))
+    found = {
+        panel.title: panel.unit for panel in choose_panels(None, ["held", "done"], [read_run(run_folder)])
+    }
+    assert (found["held"], found["done"]) == ("pages", "pages/s")

@@ -206,6 +206,7 @@ def _head(name: str, cells: list[Cell]) -> str:
     if not cells:
         return name
     unit = "" if cells[0].unit in ("1", "ratio") else f", {cells[0].unit}"
+    unit = ", %" if _is_share(cells[0]) else unit
     return f"{name}{unit}" + ("" if cells[0].better == "neither" else f" ({cells[0].better} is better)")
 
 
@@ -213,19 +214,28 @@ def _columns(cell: Cell | None, *, acts: bool) -> list[str]:
     """Median, difference with its interval, and verdict."""
     if cell is None:
         return ["-", "-", "-"]
-    shown = [_number(cell.median)]
+    times = 100 if _is_share(cell) else 1
+    shown = [_number(cell.median, times)]
     if not acts:
         return [*shown, "", "does not act here"]
     against = cell.vs_mainline
     if against is None:
         return [*shown, "", "" if cell.policy == "mainline" else "-"]
-    bounds = "" if against.ci is None else " [{}, {}]".format(*map(_signed, against.ci))
-    return [*shown, _signed(against.median_difference) + bounds, cell.verdict or "-"]
+    bounds = "" if against.ci is None else " [{}, {}]".format(*(_signed(end, times) for end in against.ci))
+    return [*shown, _signed(against.median_difference, times) + bounds, cell.verdict or "-"]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
+def _is_share(cell: Cell) -> bool:
+    """Whether it is shown in percent."""
+    return cell.kind == "share" and cell.unit == "1"
 
 
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + _number(value)
+def _number(value: float | None, times: int = 1) -> str:
+    if value is None:
+        return "-"
+    value *= times
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
+
+
+def _signed(value: float, times: int = 1) -> str:
+    return ("+" if value > 0 else "") + _number(value, times)

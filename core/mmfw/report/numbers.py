@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from mmfw.offers import FigureKind
 
 Number = int | float | None
 
 NOTHING: Final = "\u2013"
 
 
-_UNIT_WORDS: Final = {"1": "", "ns": "time", "1/1000": "‰"}
+#: Units of shares that are shown in percent, and of differences between them.
+SHARE: Final = "share"
+POINTS: Final = "points"
+_UNIT_WORDS: Final = {"1": "", "ns": "time", "1/1000": "‰", SHARE: "share"}
+_PERCENT: Final = {SHARE: "%", POINTS: " pp"}
 
 
 class Scale(NamedTuple):
@@ -26,6 +33,8 @@ _COUNTS: Final = (Scale(1e9, "G"), Scale(1e6, "M"))
 
 def scale_of(unit: str, *values: Number) -> Scale:
     """Scale that shows the largest of some values of a unit well, so that an interval has one scale."""
+    if unit in _PERCENT:
+        return Scale(0.01, _PERCENT[unit])
     largest = max((abs(value) for value in values if value is not None), default=0)
     for scale in _TIMES if unit == "ns" else _COUNTS:
         if largest >= scale.divisor:
@@ -67,7 +76,11 @@ def show(value: Number, unit: str = "1", *, scale: Scale | None = None, plus: bo
     if value is None or not math.isfinite(value):
         return NOTHING
     divisor, suffix = scale or scale_of(unit, value)
-    return _signed(_digits(value / divisor if divisor != 1 else value), plus=plus) + suffix
+    if unit in _PERCENT:
+        scaled = round(value / divisor, 10)  # 0.29 is 29%, not 28.999999999999996%
+    else:
+        scaled = value / divisor if divisor != 1 else value
+    return _signed(_digits(scaled), plus=plus) + suffix
 
 
 def show_interval(
@@ -106,6 +119,21 @@ def show_ratio(value: float, interval: tuple[Number, Number] | None) -> str:
         return f"\u00d7{show_interval(value, interval)}"
     texts = ["1" if end == 1 else f"{end:.{digits}f}" for end in ends]
     return f"\u00d7{texts[0]}" + (f" [{texts[1]}, {texts[2]}]" if len(texts) == 3 else "")
+
+
+def unit_of(unit: str, kind: FigureKind | None, *, difference: bool = False) -> str:
+    """The unit that a figure is shown in: a share of 1 in percent, and a difference of two in percentage points.
+
+    Examples
+    --------
+    >>> show(0.775, unit_of("1", "share")), show(-0.02, unit_of("1", "share", difference=True))
+    ('77.5%', '−2 pp')
+    >>> show(0.775, unit_of("1", "ratio"))
+    '0.775'
+    """
+    if kind != "share" or unit != "1":
+        return unit
+    return POINTS if difference else SHARE
 
 
 def unit_words(unit: str) -> str:

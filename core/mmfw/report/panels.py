@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from mmfw.offers import FigureKind
     from mmfw.results import RunDirectory
 
 #: Counters of /proc/vmstat that show what reclaim and compaction do, and the unit of their rates.
@@ -60,9 +61,17 @@ _BUSY: Final = (
 )
 
 
+_ADDS_UP: Final = ("count", "failure", "time")
+
+
 def _unit_of(name: str, runs: Sequence[RunDirectory]) -> str:
     units = (run.document.figures[name].unit for run in runs if name in run.document.figures)
     return next(units, "1")
+
+
+def _kind_of(name: str, runs: Sequence[RunDirectory]) -> FigureKind | None:
+    kinds = (run.document.figures[name].kind for run in runs if name in run.document.figures)
+    return next(kinds, None)
 
 
 def choose_panels(progress: str | None, metrics: Sequence[str], runs: Sequence[RunDirectory]) -> list[Panel]:
@@ -75,8 +84,8 @@ def choose_panels(progress: str | None, metrics: Sequence[str], runs: Sequence[R
     metrics : sequence of str
         Metrics that the scenario wants shown first.
     runs : sequence of RunDirectory
-        Runs that will be drawn. A plugin's metric that falls in none of them is taken for a counter, unless its unit
-        says that it is a rate or a share.
+        Runs that will be drawn. What adds up is drawn as a rate; of a metric whose sort the run does not say that is what
+        never falls and has no rate's unit.
     """
     tables = [table for run in runs if (table := run.samples()) is not None]
     present = {name for table in tables for name in table.column_names}
@@ -85,8 +94,13 @@ def choose_panels(progress: str | None, metrics: Sequence[str], runs: Sequence[R
         column = f"metric.{name}"
         if column not in present:
             continue
-        unit = _unit_of(name, runs)
-        if name == progress or ("/" not in unit and all(_never_falls(table, column) for table in tables)):
+        unit, kind = _unit_of(name, runs), _kind_of(name, runs)
+        adds_up = (
+            "/" not in unit and all(_never_falls(table, column) for table in tables)
+            if kind is None
+            else kind in _ADDS_UP
+        )
+        if name == progress or adds_up:
             panels.append(Panel(column, name, "1/s" if unit == "1" else f"{unit}/s", 1))
         else:
             panels.append(Panel(column, name, "1" if unit == "1" else unit, 0))

@@ -8,7 +8,7 @@ import tomli
 from pydantic import BaseModel, ValidationError
 
 from mmfw.errors import InputError
-from mmfw.report.numbers import show, unit_words
+from mmfw.report.numbers import show, unit_of, unit_words
 from mmfw.report.page import json_for_html
 from mmfw.report.panels import choose_panels
 from mmfw.report.repeat import run_repeat
@@ -55,9 +55,11 @@ def _metrics(run: RunDirectory, first: list[str]) -> list[tuple[str, str]]:
     names = [*(name for name in first if document.figure(name) is not None), *document.metrics]
     rows = []
     for name in dict.fromkeys(names):
-        unit = document.figures[name].unit if name in document.figures else "1"
+        about = document.figures.get(name)
+        unit = "1" if about is None else about.unit
         tail = "" if unit in ("1", "ns", "ratio", "") else f" {unit_words(unit)}"
-        rows.append((name, show(document.figure(name), unit) + tail))
+        shown_in = unit if about is None else unit_of(unit, about.kind)
+        rows.append((name, show(document.figure(name), shown_in) + tail))
     return rows
 
 

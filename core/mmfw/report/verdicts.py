@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmfw.compare.model import Cell
-from mmfw.report.numbers import show_interval, show_ratio, unit_words
+from mmfw.figures import KINDS
+from mmfw.report.numbers import show_interval, show_ratio, unit_of, unit_words
 
 BETTER_WORDS: Final = {"lower": "lower is better", "higher": "higher is better", "neither": "no direction"}
 #: Word, symbol, style and meaning, for the legend.
@@ -55,6 +56,8 @@ class Head:
         As the page says them.
     primary : bool
         Whether the scenario is decided by it.
+    kind, sort : str
+        What sort of figure it is, and what that means; empty if it was not said.
     """
 
     name: str
@@ -63,6 +66,8 @@ class Head:
     better: str
     primary: bool
     meaning: str
+    kind: str = ""
+    sort: str = ""
 
     @property
     def terms(self) -> str:
@@ -104,7 +109,9 @@ def head_of(cell: Cell) -> Head:
     """The column that a cell stands in."""
     letter = LETTERS.get(cell.metric, "")
     better = BETTER_WORDS[cell.better]
-    return Head(cell.metric, letter, unit_words(cell.unit), better, cell.primary, cell.description)
+    unit = unit_words(unit_of(cell.unit, cell.kind))
+    sort = "" if cell.kind is None else KINDS[cell.kind]
+    return Head(cell.metric, letter, unit, better, cell.primary, cell.description, cell.kind or "", sort)
 
 
 def shown(cell: Cell, nr_seeds: int) -> Shown:
@@ -117,13 +124,14 @@ def shown(cell: Cell, nr_seeds: int) -> Shown:
     nr_seeds : int
         Seeds of the study.
     """
-    median = show_interval(cell.median, cell.ci, cell.unit)
+    median = show_interval(cell.median, cell.ci, unit_of(cell.unit, cell.kind))
     versus = cell.vs_mainline
     if versus is None:
         return Shown(median)
     word = cell.verdict or "undecided"
     symbol, css = _STYLE[word]
-    difference = show_interval(versus.median_difference, versus.ci, cell.unit, plus=True)
+    unit = unit_of(cell.unit, cell.kind, difference=True)
+    difference = show_interval(versus.median_difference, versus.ci, unit, plus=True)
     same = versus.ci == (0, 0)
     ratio = "" if versus.ratio is None or same else show_ratio(versus.ratio, versus.ratio_ci)
     pairs = f"{versus.nr_pairs} of {nr_seeds} pairs" if versus.nr_pairs < nr_seeds else ""
