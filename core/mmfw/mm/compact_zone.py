@@ -20,6 +20,7 @@ from mmfw.jit import compact_run as jit
 from mmfw.jit import page as pg
 from mmfw.jit.pcp import drain_pages_zone
 from mmfw.mm.compact_fields import load_control, store_control
+from mmfw.mm.contiguity import has_unmovable
 from mmfw.mm.fragmentation import fragmentation_score_wmark, fragmentation_score_zone
 from mmfw.mm.trace import MmCompactionBegin, MmCompactionEnd, MmCompactionFinished, Tracepoints
 from mmfw.mm.vmstat import VmEvent, VmStat
@@ -52,6 +53,8 @@ class Shrinkers:
     ----------
     plan : callable
         ``plan(cc, phase)``: the decision hook; None asks nobody.
+    may_scan : callable
+        ``may_scan(stopped)``: whether any has the method, but those in ``stopped``.
     compaction_scan : callable
         ``compaction_scan(scan, stopped)`` asks them one after another, but those in ``stopped``, to which it adds those
         that are not to be asked again in this run; pages freed.
@@ -60,6 +63,7 @@ class Shrinkers:
     """
 
     plan: Callable[[CompactControl, ScanPhase], CompactionScan | None]
+    may_scan: Callable[[set[Shrinker]], bool]
     compaction_scan: Callable[[CompactionScan, set[Shrinker]], int]
     capture: TaskCapture
 
@@ -222,7 +226,7 @@ class CompactRun:
         )
         last_migrated = 0
         # A block after which somebody is asked cannot be passed over; one that is seen need not be, where that is exact.
-        asks = self._shrinkers is not None
+        asks = self._shrinkers_may_scan()
         seen = self._trace.enabled(MmCompactionFinished) or bool(S[pg.S_TRACE_MASK])
         singly = control.proactive_compaction or (seen and self._exact)
         while True:
@@ -267,8 +271,8 @@ class CompactRun:
                 self._capturing(row, on=False)
                 last_migrated = 0
             self._charge()
-            if asks and fields[cct.CC_MIGRATE_PFN] >> pg.PB_ORDER > iteration_start >> pg.PB_ORDER:
-                asks = self._ask_shrinkers(ScanPhase.PAGEBLOCK) is not None
+            if asks and self._left_unmovable(iteration_start):
+                asks = self._ask_shrinkers(ScanPhase.PAGEBLOCK) is not None and self._shrinkers_may_scan()
             if self.captured >= 0:
                 return CompactResult.SUCCESS
 
@@ -382,6 +386,19 @@ class CompactRun:
     def arm_capture(self, on: bool) -> None:
         """Begin or end a stretch in which what the compacting task frees may be captured."""
         self._capturing(self._zone_row, on=on and self._capture)
+
+    def _shrinkers_may_scan(self) -> bool:
+        """Whether there is anybody to ask, and to wait for an answer from."""
+        return self._shrinkers is not None and self._shrinkers.may_scan(self._stopped)
+
+    def _left_unmovable(self, iteration_start: int) -> bool:
+        """Whether the migration scanner has finished a pageblock in which it had to leave something for ever."""
+        pfn = self._fields[cct.CC_MIGRATE_PFN]
+        return (
+            pfn % PAGEBLOCK_NR_PAGES == 0
+            and pfn > iteration_start
+            and has_unmovable(self._memory, pfn - PAGEBLOCK_NR_PAGES)
+        )
 
     def _ask_shrinkers(self, phase: ScanPhase) -> int | None:
         """Have the shrinkers free memory; pages freed, this CPU's lists drained of them; None if no policy wants it."""

@@ -96,7 +96,11 @@ class Compaction:
         self._memory = pgdat.memory
         self._rmap = rmap
         plan = ops.plan_compaction_scan
-        self._shrinkers = None if plan is None else Shrinkers(plan, shrinkers.compaction_scan, capture)
+        self._shrinkers = (
+            None
+            if plan is None
+            else Shrinkers(plan, shrinkers.may_scan_for_compaction, shrinkers.compaction_scan, capture)
+        )
         self._should_wake_kcompactd = ops.should_wake_kcompactd
         self._plan_kcompactd_work = ops.plan_kcompactd_work
         self._wait = kcompactd_wait

@@ -41,3 +41,20 @@ def nr_buddy_pages(memory: Memory, pfns: NDArray[np.int64], order: int) -> NDArr
         axis=1, dtype=np.int64
     )
     return total
+
+
+def has_unmovable(memory: Memory, pfn: int) -> bool:
+    """Whether a pageblock holds allocated pages that compaction cannot move: on no LRU list, nor its driver's to move.
+
+    What begins before the pageblock is not seen.
+
+    Parameters
+    ----------
+    memory : Memory
+        The machine's pages.
+    pfn : int
+        First pfn of the pageblock.
+    """
+    words = memory.page[4 * pfn + pg.WORD : 4 * (pfn + pg.PB_PAGES) : 4]
+    kinds = words & np.uint32(pg.TYPE_MASK | pg.PG_LRU | pg.PG_MOVABLE_OPS)
+    return bool((kinds == np.uint32(pg.T_ALLOC)).any())

@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfw.jit import list_lru as jit
+
 Places = NDArray[np.int64]
 
 _FIRST_ENTRIES: Final = 1024
-#: Entries looked at in one go beyond those wanted, for some may be stale.
-_SLACK: Final = 256
 _ABSENT: Final = -1
 
 
@@ -69,20 +69,12 @@ class ListLru:
 
     def oldest(self, nr: int) -> Places:
         """At most ``nr`` places from the old end, oldest first; they stay where they are."""
-        found: list[Places] = []
-        wanted, at = nr, self._head
-        while wanted > 0 and at < self._tail:
-            stop = min(self._tail, at + wanted + _SLACK)
-            chunk = self._ring[at:stop]
-            there = np.flatnonzero(self._position[chunk] == np.arange(at, stop, dtype=np.int32))[:wanted]
-            if not found:
-                # What lies before the oldest entry is stale and need not be looked at again.
-                self._head = at + int(there[0]) if len(there) else stop
-            if len(there):
-                found.append(chunk[there].astype(np.int64))
-                wanted -= len(there)
-            at = stop
-        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        found = np.empty(max(min(nr, self._nr_items), 0), dtype=np.int64)
+        if not len(found):
+            return found
+        # What lies before the oldest entry is stale and need not be looked at again.
+        n, self._head = jit.oldest(self._ring, self._position, self._head, self._tail, found)
+        return found[:n]
 
     def _fit(self, places: Places) -> None:
         if not len(places):

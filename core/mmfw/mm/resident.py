@@ -76,17 +76,15 @@ class ResidentPages:
         """Unowned pages by the movability of their pageblock; higher zones first, shuffled within one."""
         pools: dict[bool, list[NDArray[np.int64]]] = {True: [], False: []}
         for zone in reversed(self._state.zones):
-            used = np.ones(zone.spanned, dtype=np.bool_)
+            # +1 where a free block begins and -1 behind it: their running sum is 1 on free pages.
+            edges = np.zeros(zone.spanned + 1, dtype=np.int8)
             for order in range(MAX_ORDER):
                 for pfns in zone.free_lists[order]:
-                    at = pfns - zone.start_pfn
-                    for i in range(1 << order):
-                        used[at + i] = False
+                    _mark(edges, pfns - zone.start_pfn, order)
             for pcp in zone.pcp:
                 for pindex, (pfns, _) in enumerate(pcp.lists):
-                    order = pindex // 3 if pindex < 12 else PAGEBLOCK_ORDER
-                    for i in range(1 << order):
-                        used[pfns - zone.start_pfn + i] = False
+                    _mark(edges, pfns - zone.start_pfn, pindex // 3 if pindex < 12 else PAGEBLOCK_ORDER)
+            used = np.cumsum(edges[:-1], dtype=np.int8) == 0
             # What is present but not managed was reserved at boot. A state does not say which pages these
             # are; they are taken to be the last allocated ones, so that never more than managed is handed out.
             candidates = zone.start_pfn + np.nonzero(used)[0]
@@ -100,3 +98,9 @@ class ResidentPages:
             for kind in (True, False):
                 pools[kind].append(self._rng.shuffled(candidates[kinds == kind]))
         return {kind: np.concatenate(parts) for kind, parts in pools.items()}
+
+
+def _mark(edges: NDArray[np.int8], starts: NDArray[np.int64], order: int) -> None:
+    """Note the two ends of distinct free blocks."""
+    edges[starts] += 1
+    edges[starts + (1 << order)] -= 1

@@ -242,6 +242,10 @@ class ShrinkerList:
         self._cond_resched()
         return freed
 
+    def may_scan_for_compaction(self, stopped: set[Shrinker]) -> bool:
+        """Whether any shrinker but those in `stopped` has the method ``compaction_scan``."""
+        return any(each.ops.compaction_scan is not None and each not in stopped for each in self._shrinkers)
+
     def compaction_scan(self, scan: CompactionScan, stopped: set[Shrinker]) -> int:
         """Ask every shrinker that has the method to free what compaction wants; pages freed.
 

@@ -212,12 +212,12 @@ class KmemCache:
         if geometry.min.order or self._destroyed:
             raise CallerError(f"{self.name} cannot adopt pages: an object of {geometry.size} bytes fits none")
         pfns = np.ascontiguousarray(pfns, dtype=np.int64)
-        free = np.ones(len(pfns), dtype=np.bool_)
-        free[np.unique(pfns, return_index=True)[1]] = False
         words = memory.page[4 * pfns + pg.WORD] & ~np.uint32(pg.PCPMT_MASK)
-        free |= (words != pg.T_ALLOC) | (memory.page[4 * pfns + pg.RMAP] != 0)
-        if free.any():
-            pfn = int(pfns[free][0])
+        wrong = pfns[(words != pg.T_ALLOC) | (memory.page[4 * pfns + pg.RMAP] != 0)]
+        ascending = np.sort(pfns)
+        twice = ascending[1:][ascending[1:] == ascending[:-1]]
+        if len(wrong) or len(twice):
+            pfn = int(wrong[0] if len(wrong) else twice[0])
             raise CallerError(
                 f"{self.name} cannot adopt pfn {pfn:#x}: it is no single page that the caller has"
             )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmfw.jit import page as pg
 from mmfw.jit import slab_lists as jit
+from mmfw.jit.slab_watch import note_slabs, slabs_gone
 
 if TYPE_CHECKING:
     from mmfw.mm.pages import Memory
@@ -21,6 +22,8 @@ Ints = NDArray[np.int64]
 
 _FIRST_SLOTS: Final = 32
 _SHRINK_PROMOTE_MAX: Final = 32
+#: Slabs that the CPUs' partial lists have room for at first, in `SlabStore.watch`.
+_CPU_PARTIAL_ROOM: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +126,9 @@ class SlabStore:
         if unused >= nr_slabs:
             return
         old = self.nr_slots
-        new = max(2 * old, _FIRST_SLOTS)
-        while new - old + unused < nr_slabs:
-            new *= 2
+        # Twice as many while they are few; a stock of a million slabs has an eighth to spare, not another million.
+        needed = old + nr_slabs - unused
+        new = max(needed + needed // 8, min(2 * old, _FIRST_SLOTS << 10), _FIRST_SLOTS)
         slabs = np.zeros(new * jit.SL_SIZE, dtype=np.int64)
         slabs[: len(self.slabs)] = self.slabs
         added = np.arange(old, new, dtype=np.int64)
@@ -189,16 +192,6 @@ class SlabStore:
         slots[self.field(jit.SL_PFN)[slots] != pfns] = 0
         return slots
 
-    def cpu_partial_slots(self) -> Ints:
-        """Slots on the CPUs' partial lists."""
-        slots: list[int] = []
-        for cpu in range(self.nr_cpus):
-            slot = int(self.C[jit.K_HEADER + cpu * jit.U_SIZE + jit.U_PARTIAL])
-            while slot:
-                slots.append(slot)
-                slot = int(self.slabs[slot * jit.SL_SIZE + jit.SL_NEXT])
-        return np.array(slots, dtype=np.int64)
-
     def watch(self, places: Ints) -> Callable[[], Ints]:
         """Watch the slabs that freeing the objects at these places may free; the CPUs' partial ones may go with them.
 
@@ -207,15 +200,21 @@ class SlabStore:
         callable
             Gives the pages, ascending, of those that have gone since.
         """
-        slots = np.unique(np.concatenate([places // int(self.C[jit.K_STRIDE]), self.cpu_partial_slots()]))
-        pfns = self.field(jit.SL_PFN)[slots].copy()
-        nr_pages = 1 << self.field(jit.SL_ORDER)[slots]
+        noted = np.empty(3 * (len(places) + _CPU_PARTIAL_ROOM), dtype=np.int64)
+        n = note_slabs(self.C, self.slabs, self.nr_cpus, places, noted)
+        if 3 * n > len(noted):
+            noted = np.empty(3 * n, dtype=np.int64)
+            note_slabs(self.C, self.slabs, self.nr_cpus, places, noted)
 
         def pages_gone() -> Ints:
-            gone = self.field(jit.SL_PFN)[slots] != pfns
-            first, length = pfns[gone], nr_pages[gone]
+            nr_gone = slabs_gone(self.slabs, noted, n)
+            if not nr_gone:
+                return np.empty(0, dtype=np.int64)
+            first, at = np.unique(noted[: 2 * nr_gone : 2], return_index=True)
+            length = 1 << noted[1 : 2 * nr_gone : 2][at]
             within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
-            return np.sort(np.repeat(first, length) + within)
+            pages: Ints = np.repeat(first, length) + within
+            return pages
 
         return pages_gone
 

@@ -23,11 +23,15 @@ PAGE_SIZE: Final = 4096
 
 
 def grown(array: NDArray[Scalar], size: int, fill: int) -> NDArray[Scalar]:
-    """The array, or one at least twice as long that begins with it if it holds fewer than `size` elements."""
+    """The array, or one that begins with it and has room to spare if it holds fewer than `size` elements."""
     if size <= len(array):
         return array
-    longer = np.full(max(size, 2 * len(array)), fill, dtype=array.dtype)
+    length = max(size + size // 8, min(2 * len(array), 1 << 20))
+    # Zeroes come from the system's own, and cost nothing until somebody writes there.
+    longer = np.zeros(length, dtype=array.dtype) if fill == 0 else np.empty(length, dtype=array.dtype)
     longer[: len(array)] = array
+    if fill:
+        longer[len(array) :] = fill
     return longer
 
 
@@ -84,7 +88,6 @@ class CachedObjects:
     def fit_names(self, nr_names: int) -> None:
         """Make room for names up to a number."""
         self.at = grown(self.at, nr_names, NONE)
-        self._evicted_at = grown(self._evicted_at, nr_names, NEVER)
 
     # --- coming -------------------------------------------------------------------------------------
 
@@ -133,8 +136,12 @@ class CachedObjects:
         self.count[places] = 1
         self.referenced[places] = False
         self.nr_objects += len(places)
-        since = self._evicted_at[names]
-        again = names[since != NEVER]
+        if len(self._evicted_at):
+            self._evicted_at = grown(self._evicted_at, len(self.at), NEVER)
+            self._report_recreated(names)
+
+    def _report_recreated(self, names: Ints) -> None:
+        again = names[self._evicted_at[names] != NEVER]
         if len(again):
             ages = self._mm.sched.now - self._evicted_at[again]
             self._evicted_at[again] = NEVER
@@ -213,6 +220,7 @@ class CachedObjects:
         names = self.name_of[places]
         self.at[names] = NONE
         self.name_of[places] = NONE
+        self._evicted_at = grown(self._evicted_at, len(self.at), NEVER)
         self._evicted_at[names] = self._mm.sched.now
         self.nr_objects -= len(places)
 

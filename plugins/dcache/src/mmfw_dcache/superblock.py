@@ -260,7 +260,8 @@ class SuperBlock:
         inodes.bind(unread, new_inodes[: len(unread)])
         dentries.bind(absent, new_dentries[: len(absent)])
         below = absent[absent != ROOT]
-        np.add.at(dentries.count, dentries.at[self._parent[below]], 1)
+        parents, nr_children = np.unique(self._parent[below], return_counts=True)
+        dentries.count[dentries.at[parents]] += nr_children.astype(np.int32)
 
     # --- the state a run starts from ------------------------------------------------------------------
 
