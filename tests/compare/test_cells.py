@@ -17,7 +17,9 @@ SCENARIO = StudyScenario(
 )  # fmt: skip
 
 
-def document(speed: float, loss: int, maybe: float | None = None, **counters: int) -> RunDocument:
+def document(
+    speed: float, loss: int, maybe: float | None = None, digest: str | None = None, **counters: int
+) -> RunDocument:
     figures = {
         name: {"unit": "1", "kind": kind, "better": better, "description": name}
         for name, kind, better in (
@@ -36,6 +38,7 @@ def document(speed: float, loss: int, maybe: float | None = None, **counters: in
             "buddyinfo": {},
             "kswapd_wakes_by_order": {"9": counters["wakes"]} if "wakes" in counters else {},
             "latency": [],
+            "digest": digest or repr((speed, loss, maybe, counters)),
             "not_modelled": [],
         }
     )
@@ -147,3 +150,29 @@ def test_the_interval_is_shown_whatever_the_verdict() -> None:
     assert speed.verdict == "no difference that matters"
     assert speed.vs_mainline is not None
     assert (speed.vs_mainline.ci, speed.vs_mainline.least_difference) == ((1, 6), 10)
+
+
+def judged_speed(policy: dict[int, RunDocument], mainline: dict[int, RunDocument]) -> Cell:
+    runs, runs_as = {"mainline": mainline, "p": policy}, {"mainline": "mainline", "P": "p"}
+    found = cells_of(SCENARIO, range(6), runs, runs_as)
+    return next(cell for cell in found if (cell.policy, cell.metric) == ("P", "speed"))
+
+
+def test_seeds_that_change_nothing_are_one_result_and_have_no_interval() -> None:
+    speed = judged_speed(
+        {seed: document(2.0, 1) for seed in range(6)}, dict.fromkeys(range(6), document(1.0, 1))
+    )
+    against = speed.vs_mainline
+    assert against is not None
+    assert (speed.nr_results, against.nr_results, against.nr_pairs) == (1, 1, 6)
+    assert (speed.ci, speed.level, against.ci, against.level, against.ratio_ci) == (None,) * 5
+    assert (against.median_difference, against.ratio, speed.verdict) == (1, 2, "better")
+
+
+def test_results_that_differ_elsewhere_are_not_one() -> None:
+    """The figure is the same with every seed, the runs are not: its interval of no width is what they say."""
+    mainline = {seed: document(1.0, seed) for seed in range(6)}
+    speed = judged_speed({seed: document(2.0, 1) for seed in range(6)}, mainline)
+    assert speed.vs_mainline is not None
+    assert (speed.nr_results, speed.ci) == (1, None)
+    assert (speed.vs_mainline.nr_results, speed.vs_mainline.ci) == (6, (1, 1))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mmfw.compare.model import Comparison
 from mmfw.errors import InputError
 from mmfw.report import write_report
-from report.conftest import HOSTILE, POLICIES
+from report.conftest import HOSTILE, POLICIES, write_study
 
 
 class Page(HTMLParser):
@@ -115,6 +116,24 @@ def test_shares_are_in_percent_and_kinds_are_explained(pages: list[Page]) -> Non
     assert "300 [100, 500]%" in text
     assert "\u2212300 [\u2212400, \u2212200] pp" in text
     assert "share: a part of a whole" in text
+
+
+def test_seeds_that_gave_one_result_are_said_beside_the_verdict(made_run: Path, tmp_path: Path) -> None:
+    def one_result(comparison: Comparison) -> Comparison:
+        cells = []
+        for cell in comparison.cells:
+            against = cell.vs_mainline
+            if against is not None and cell.primary:
+                same = {"nr_results": 1, "ci": None, "level": None, "ratio_ci": None}
+                cell = cell.model_copy(update={"vs_mainline": against.model_copy(update=same)})
+            cells.append(cell)
+        return comparison.model_copy(update={"cells": tuple(cells)})
+
+    text = write_report(write_study(tmp_path / "study", made_run, one_result)).read_text()
+    matrix, metrics = (text[text.index(f'<table class="{name}">') :] for name in ("matrix", "metrics"))
+    for part in (matrix[: matrix.index("</table>")], metrics[: metrics.index("</table>")]):
+        assert "5 seeds, one distinct result" in part
+        assert "[\u22128" not in part
 
 
 def test_the_same_folder_gives_the_same_bytes(run_folder: Path, study_folder: Path) -> None:

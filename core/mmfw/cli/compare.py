@@ -211,7 +211,9 @@ def _head(name: str, cells: list[Cell]) -> str:
 
 
 def _columns(cell: Cell | None, *, acts: bool) -> list[str]:
-    """Median, difference with its interval, and verdict."""
+    """Median, difference with its interval or what stands in its place, and verdict."""
+    from mmfw.compare.statistics import results_words
+
     if cell is None:
         return ["-", "-", "-"]
     times = 100 if _is_share(cell) else 1
@@ -222,6 +224,8 @@ def _columns(cell: Cell | None, *, acts: bool) -> list[str]:
     if against is None:
         return [*shown, "", "" if cell.policy == "mainline" else "-"]
     bounds = "" if against.ci is None else " [{}, {}]".format(*(_signed(end, times) for end in against.ci))
+    results = results_words(against.nr_pairs, against.nr_results)
+    bounds += f" ({results})" if results else ""
     return [*shown, _signed(against.median_difference, times) + bounds, cell.verdict or "-"]
 
 

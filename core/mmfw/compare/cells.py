@@ -115,6 +115,7 @@ def _cell(
     values = tuple(value_of(name, runs[seed]) for seed in ran)
     known = [value for value in values if value is not None]
     own = interval(known, f"{scenario.name}/{policies}/{name}")
+    nr_results = len({runs[seed].digest for seed in ran if value_of(name, runs[seed]) is not None})
     both = [seed for seed in ran if seed in mainline]
     baseline = [value_of(name, mainline[seed]) for seed in both]
     pairs = paired([value_of(name, runs[seed]) for seed in both], baseline)
@@ -124,15 +125,17 @@ def _cell(
         usual = median([value for value in baseline if value is not None])
         least = least_difference(figure.kind, figure.unit, usual, least_effect)
         ratios = pairs.ratios
+        nr_apart = _nr_results(name, [(runs[seed], mainline[seed]) for seed in both])
         ratio_ci = interval(ratios or (), f"{scenario.name}/{policies}/{name}/ratio")
         against = VsMainline(
             median_difference=median(pairs.differences),
-            ci=_bounds(apart),
-            level=None if apart is None else apart.level,
+            ci=None if nr_apart == 1 else _bounds(apart),
+            level=None if apart is None or nr_apart == 1 else apart.level,
             ratio=None if ratios is None else median(ratios),
-            ratio_ci=_bounds(ratio_ci),
+            ratio_ci=None if nr_apart == 1 else _bounds(ratio_ci),
             nr_pairs=len(pairs.differences),
             least_difference=least,
+            nr_results=nr_apart,
         )
     return Cell(
         scenario=scenario.name,
@@ -146,11 +149,17 @@ def _cell(
         seeds=ran,
         values=values,
         median=median(known) if known else None,
-        ci=_bounds(own),
-        level=None if own is None else own.level,
+        ci=None if nr_results == 1 else _bounds(own),
+        level=None if own is None or nr_results == 1 else own.level,
+        nr_results=nr_results,
         vs_mainline=against,
         verdict=verdict(pairs.differences, apart, figure.better, least),
     )
+
+
+def _nr_results(name: str, pairs: Sequence[tuple[RunDocument, RunDocument]]) -> int:
+    """Different pairs of results that have a figure."""
+    return len({(a.digest, b.digest) for a, b in pairs if None not in (value_of(name, a), value_of(name, b))})
 
 
 def _bounds(found: Interval | None) -> tuple[float, float] | None:

@@ -131,6 +131,9 @@ class VsMainline(_Model):
         Seeds for which both have a value.
     least_difference : float
         Smallest difference that the verdict takes for one that matters.
+    nr_results : int or None
+        Different pairs of results among those, by their digests. With one there are no intervals: the seed changed
+        nothing, so that the pairs are one and the same. None in documents of versions that did not count.
     """
 
     median_difference: float
@@ -140,6 +143,7 @@ class VsMainline(_Model):
     ratio_ci: tuple[float, float] | None
     nr_pairs: int
     least_difference: float = 0.0
+    nr_results: int | None = None
 
 
 class Cell(_Model):
@@ -164,7 +168,9 @@ class Cell(_Model):
     values : tuple of int, float or None
         For each of them; None where there was nothing to measure.
     median, ci, level
-        Over the seeds that have a value; None if none has, and no interval with fewer than 2.
+        Over the seeds that have a value; None if none has, and no interval with fewer than 2, or one result.
+    nr_results : int or None
+        Different results among the seeds that have a value, as for `VsMainline`.
     vs_mainline : VsMainline or None
         None for mainline, and without a pair.
     verdict : str or None
@@ -186,6 +192,7 @@ class Cell(_Model):
     vs_mainline: VsMainline | None
     verdict: Verdict | None
     kind: FigureKind | None = None
+    nr_results: int | None = None
 
 
 class Applicability(_Model):

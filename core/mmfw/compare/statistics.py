@@ -29,8 +29,8 @@ METHOD: Final = (
     "Medians over seeds; each policy is compared with mainline of the same seed. The interval of a median is a BCa "
     "bootstrap's (95%, 9999 resamples), widened to the distribution-free interval between order statistics, whose exact "
     "level is given with it (93.75% with 5 seeds, 97.9% with 10). Better or worse means that the interval of the paired "
-    "differences excludes 0; there is no verdict with fewer than 5 pairs. Levels hold for each cell alone: among many "
-    "cells some will differ by chance."
+    "differences excludes 0; there is no verdict with fewer than 5 pairs. Where all seeds gave one and the same result, "
+    "that is said in place of an interval. Levels hold for each cell alone: among many cells some will differ by chance."
 )
 
 
@@ -143,6 +143,21 @@ def _bootstrap(values: Sequence[float], name: str) -> tuple[float, float]:
         if math.isfinite(found.low) and math.isfinite(found.high):
             return float(found.low), float(found.high)
     return min(values), max(values)
+
+
+def results_words(nr_seeds: int, nr_results: int | None) -> str:
+    """What is said where seeds gave fewer results than there are of them; empty if each gave its own.
+
+    Examples
+    --------
+    >>> results_words(10, 1), results_words(10, 3), results_words(10, 10), results_words(1, 1)
+    ('10 seeds, one distinct result', '10 seeds, 3 distinct results', '', '')
+    """
+    if nr_results is None or not 0 < nr_results < nr_seeds:
+        return ""
+    return f"{nr_seeds} seeds, " + (
+        "one distinct result" if nr_results == 1 else f"{nr_results} distinct results"
+    )
 
 
 def paired(values: Sequence[float | None], baseline: Sequence[float | None]) -> Pairs:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmfw.compare.model import Cell
+from mmfw.compare.statistics import results_words
 from mmfw.figures import KINDS
 from mmfw.report.numbers import show_interval, show_ratio, unit_of, unit_words
 
@@ -89,6 +90,8 @@ class Shown:
         Against mainline, each with its interval; empty where there is none.
     pairs : str
         How many pairs of seeds there are, if some seed is in none.
+    results : str
+        How many different results they gave, if fewer than there are pairs.
     """
 
     median: str
@@ -98,6 +101,7 @@ class Shown:
     difference: str = ""
     ratio: str = ""
     pairs: str = ""
+    results: str = ""
 
     @property
     def effect(self) -> str:
@@ -127,15 +131,17 @@ def shown(cell: Cell, nr_seeds: int) -> Shown:
     median = show_interval(cell.median, cell.ci, unit_of(cell.unit, cell.kind))
     versus = cell.vs_mainline
     if versus is None:
-        return Shown(median)
+        known = sum(value is not None for value in cell.values)
+        return Shown(median, results=results_words(known, cell.nr_results))
     word = cell.verdict or "undecided"
     symbol, css = _STYLE[word]
     unit = unit_of(cell.unit, cell.kind, difference=True)
     difference = show_interval(versus.median_difference, versus.ci, unit, plus=True)
-    same = versus.ci == (0, 0)
+    same = versus.ci == (0, 0) or (versus.nr_results == 1 and versus.median_difference == 0)
     ratio = "" if versus.ratio is None or same else show_ratio(versus.ratio, versus.ratio_ci)
     pairs = f"{versus.nr_pairs} of {nr_seeds} pairs" if versus.nr_pairs < nr_seeds else ""
-    return Shown(median, word, symbol, css, difference, ratio, pairs)
+    results = results_words(versus.nr_pairs, versus.nr_results)
+    return Shown(median, word, symbol, css, difference, ratio, pairs, results)
 
 
 def tally(cells: Iterable[Cell]) -> str:

@@ -65,6 +65,7 @@ class RunDocument(BaseModel):
     buddyinfo: dict[str, list[int]]
     kswapd_wakes_by_order: dict[str, int]
     latency: tuple[LatencyRow, ...]
+    digest: str
     not_modelled: tuple[str, ...]
 
     def figure(self, name: str) -> Number:
