@@ -531,10 +531,11 @@ def mmfw_plan_compaction_scan(cc: CompactControl, phase: ScanPhase) -> Compactio
     Mainline answers None too: no shrinker is called.
     Context: kcompactd or direct compaction (PF_MEMALLOC); may not sleep, allocate or reclaim. What the shrinkers free
     is drained from this CPU's lists, and direct compaction may capture a block of its order from it.
-    Called: ENTRY before the suitability test of each zone, PAGEBLOCK when the migration scanner has left a pageblock
-    (``cc.migrate_pfn`` is where it went; not again in this run once the answer was None), FINISH when the scanners have
-    met without success. Zones that are deferred are not reached. A shrinker that answers SHRINK_STOP is not asked
-    again in the run over this zone.
+    Called: ENTRY before the suitability test of each zone, PAGEBLOCK when the migration scanner has finished a pageblock
+    and left pages in it that it can never move (``cc.migrate_pfn`` is its end), FINISH when the scanners have met
+    without success. Zones that are deferred are not reached. A shrinker that answers SHRINK_STOP is not asked again in
+    the run over this zone; PAGEBLOCK is not called again in it once the answer was None, nor while no shrinker
+    that has the method is left to ask.
 
     Parameters
     ----------

@@ -180,8 +180,45 @@ def test_a_policy_that_does_not_care_for_pageblocks_is_asked_once():
     mm = make_mm("128M", ops=ops)
     fragment(mm, keep=16)
     take_large(mm, 9)
+    mm.register_shrinker(Pool(mm, 0), "pool")
     mm.start_time()
     run(mm, lambda: mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.SYNC_LIGHT))
     per_run = [len(list(group)) for at, group in groupby(asked) if at is ScanPhase.PAGEBLOCK]
     assert per_run
     assert set(per_run) == {1}
+
+
+def test_only_blocks_that_keep_something_are_asked_about_and_only_while_somebody_would_answer():
+    asked = []
+
+    def plan(cc, at):
+        if at is ScanPhase.PAGEBLOCK:
+            asked.append(cc.migrate_pfn)
+            return CompactionScan.of(cc, at, opportunistic=True)
+        return None
+
+    def asked_about(*, pool: bool, unmovable_every: int) -> list[int]:
+        asked.clear()
+        ops = MmOps(mmfw_plan_wakeup, mmfw_should_shrink_slab, plan_compaction_scan=plan)
+        mm = make_mm("128M", ops=ops)
+        fragment(mm, keep=16)
+        take_large(mm, 9)
+        memory = mm.pgdat.memory
+        for pfn in range(memory.nr_pfns):
+            word = int(memory.page[4 * pfn + pg.WORD])
+            if word & pg.TYPE_MASK == pg.T_ALLOC and (pfn >> 9) % unmovable_every:
+                memory.page[4 * pfn + pg.WORD] = word | pg.PG_MOVABLE_OPS
+        if pool:
+            shrinker = Pool(mm, 0)
+            shrinker.answer = 0
+            mm.register_shrinker(shrinker, "pool")
+        mm.start_time()
+        run(mm, lambda: mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.SYNC_LIGHT))
+        return list(asked)
+
+    everywhere = asked_about(pool=True, unmovable_every=1)
+    in_some = asked_about(pool=True, unmovable_every=4)
+    assert len(everywhere) > 10
+    assert in_some
+    assert {(pfn - 1 >> 9) % 4 for pfn in in_some} == {0}
+    assert asked_about(pool=False, unmovable_every=1) == []
