@@ -54,11 +54,15 @@ def _check(sb: SuperBlock, held: list[int]) -> None:
     refs = np.bincount([*held, 0], minlength=sb.nr_names)
     below = cached[cached != 0]
     refs += np.bincount(sb.parents_of(below), minlength=sb.nr_names)
-    assert np.array_equal(d.count[d.at[cached]], refs[cached])
-    idle = d.at[cached][d.count[d.at[cached]] == 0]
-    assert d.lru.holds(idle.astype(np.int64)).all()
+    assert np.array_equal(d.count[cached], refs[cached])
+    assert d.lru.holds(cached[d.count[cached] == 0]).all()
     for objects in (d, i):
-        assert objects.cache.nr_objects == objects.nr_objects == int((objects.at != NONE).sum())
+        there = np.flatnonzero(objects.at != NONE)
+        assert objects.cache.nr_objects == objects.nr_objects == len(there)
+        assert np.array_equal(objects.names_of(objects.place(there)), there)
+        absent = np.flatnonzero(objects.at == NONE)
+        assert not objects.lru.holds(absent).any()
+        assert not objects.count[absent].any()
     existing = cached[sb.exist(cached)]
     assert (i.at[existing] != NONE).all()
-    assert int(i.count[i.at[existing]].sum()) == len(existing) == int(i.count.sum())
+    assert int(i.count[existing].sum()) == len(existing) == int(i.count.sum())

@@ -85,11 +85,11 @@ def test_an_open_storm_holds_files_and_lets_go_when_killed(mount):
     load = LOADS["open-storm"]
     task = mm.sched.spawn(load.run, mm, load.params(held_open=500), name="open", daemon=True)
     mm.sched.run(SECOND)
-    held = int((tree.sb.dentries.count[tree.sb.dentries.at[tree.files]] > 0).sum())
+    held = int((tree.sb.dentries.count[tree.files] > 0).sum())
     assert 100 < held <= 500 + 256
     mm.sched.send_sigkill(task)
     mm.sched.run(2 * SECOND)
-    assert (tree.sb.dentries.count[tree.sb.dentries.at[tree.files]] == 0).all()
+    assert (tree.sb.dentries.count[tree.files] == 0).all()
 
 
 def test_pressure_makes_kswapd_free_the_share_and_gives_all_back(mount):
@@ -111,7 +111,7 @@ def test_loads_that_wait_for_memory_beside_each_other_leave_everything_whole(mou
         slab_page_percent=60,
     )  # fmt: skip
     mm = tree.sb.mm
-    pinned = tree.files[tree.sb.dentries.count[tree.sb.dentries.at[tree.files]] > 0]
+    pinned = tree.files[tree.sb.dentries.count[tree.files] > 0]
     taken = mm.alloc_pages_batch(GFP_NOWAIT, 0, mm.global_free_pages() - 3_000)
     loads = [
         ("stat-storm", {"read_us": 20, "hot_percent": 10}),

@@ -112,4 +112,4 @@ def test_inodes_go_with_their_unused_dentries(mount):
     freed = shrinker.compaction_scan(cs)
     assert freed == sb.dentries.nr_pages_freed + sb.inodes.nr_pages_freed > 0
     assert sb.inodes.nr_objects < before
-    assert not sb.dentries.lru.holds(np.flatnonzero(sb.dentries.name_of == -1)).any()
+    assert not sb.dentries.lru.holds(np.flatnonzero(sb.dentries.at == -1)).any()

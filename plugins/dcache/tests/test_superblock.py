@@ -19,7 +19,7 @@ def ids(*numbers):
 
 
 def lru_names(objects):
-    return objects.name_of[objects.lru.oldest(len(objects.lru))].tolist()
+    return objects.lru.oldest(len(objects.lru)).tolist()
 
 
 def scan(sb, nr, gfp_mask=GFP_KERNEL):
@@ -48,7 +48,7 @@ def test_a_file_goes_to_the_young_end_when_closed_and_is_marked_only_when_used_a
     sb.stat(ids(b))
     # It keeps its place; only the mark is new.
     assert lru_names(sb.dentries) == [b, a, c]
-    assert sb.dentries.referenced[sb.dentries.at[[a, b, c]]].tolist() == [False, True, False]
+    assert sb.dentries.referenced[[a, b, c]].tolist() == [False, True, False]
 
 
 def test_a_walk_delists_what_is_in_use_rotates_what_was_used_and_frees_the_rest(sb):
@@ -65,7 +65,7 @@ def test_a_walk_delists_what_is_in_use_rotates_what_was_used_and_frees_the_rest(
     # Closed again, it is put at the young end, without a mark, since it was on no list.
     sb.close(ids(opened))
     assert lru_names(sb.dentries) == [other, marked, opened]
-    assert not sb.dentries.referenced[sb.dentries.at[opened]]
+    assert not sb.dentries.referenced[opened]
     assert plain not in lru_names(sb.dentries)
 
 

@@ -36,7 +36,9 @@ def grown(array: NDArray[Scalar], size: int, fill: int) -> NDArray[Scalar]:
 
 
 class CachedObjects:
-    """All cached objects of one kind, as arrays by place; each belongs to one name of the filesystem.
+    """All cached objects of one kind; each belongs to one name of the filesystem, by which the arrays go.
+
+    They do not go by place: a slab that fell back to a smaller order leaves most of its places unused.
 
     Parameters
     ----------
@@ -54,10 +56,10 @@ class CachedObjects:
     cache : KmemCache
         As given.
     lru : ListLru
-        Objects nobody uses, and some that are in use again (they are taken off by the scan that meets them).
-    count : int32[nr_places]
-        References (``d_lockref.count``, ``i_count``).
-    referenced : bool[nr_places]
+        Names whose objects nobody uses, and some that are in use again (they are taken off by the scan that meets them).
+    count : int32[nr_names]
+        References (``d_lockref.count``, ``i_count``); 0 of a name that is not cached.
+    referenced : bool[nr_names]
         Used again while on the LRU (``DCACHE_REFERENCED``, ``I_REFERENCED``).
     at : int32[nr_names]
         Place of each name's object, -1 if it is not cached: the hash table.
@@ -72,7 +74,6 @@ class CachedObjects:
         self.lru = mm.slab.list_lru()
         self.count = np.zeros(0, dtype=np.int32)
         self.referenced = np.zeros(0, dtype=np.bool_)
-        self.name_of = np.zeros(0, dtype=np.int32)
         self.at = np.zeros(0, dtype=np.int32)
         self.nr_objects = 0
         self.nr_evicted = 0
@@ -81,6 +82,7 @@ class CachedObjects:
         self._subsystem = subsystem
         self._gfp_mask = gfp_mask
         self._evicted_at = np.zeros(0, dtype=np.int64)
+        self._name_of: NDArray[np.int32] | None = None
         self._carry = 0
         self._stock = np.empty(0, dtype=np.int64)
         mm.ledger.hold(subsystem, lambda: cache.nr_pages)
@@ -88,6 +90,8 @@ class CachedObjects:
     def fit_names(self, nr_names: int) -> None:
         """Make room for names up to a number."""
         self.at = grown(self.at, nr_names, NONE)
+        self.count = grown(self.count, nr_names, 0)
+        self.referenced = grown(self.referenced, nr_names, 0)
 
     # --- coming -------------------------------------------------------------------------------------
 
@@ -97,7 +101,6 @@ class CachedObjects:
         if len(stocked) == nr:
             return stocked
         objects = self.cache.kmem_cache_alloc_bulk(self._gfp_mask, nr - len(stocked))
-        self._fit_places()
         return np.concatenate([stocked, self.cache.place_of(objects)])
 
     def stock(self, nr: int) -> None:
@@ -108,11 +111,10 @@ class CachedObjects:
         nr_pages = -(-nr // self.cache.geometry.min.objects)
         pfns = self._mm.claim_resident(nr_pages, movable=False, what=f"slabs of {self.cache.name}")
         self._stock = self.cache.place_of(self.cache.adopt(pfns))
-        self._fit_places()
 
     def release_stock(self) -> None:
         """Free what is left of the stock."""
-        rest, self._stock = self._stock, self._stock[:0]
+        rest, self._stock = self._stock, np.empty(0, dtype=np.int64)
         self.free_unused(rest)
 
     def free_unused(self, places: Ints) -> None:
@@ -120,22 +122,18 @@ class CachedObjects:
         if len(places):
             self.cache.kmem_cache_free_bulk(self.cache.object_at(places))
 
-    def _fit_places(self) -> None:
-        nr_places = self.cache.nr_places
-        self.count = grown(self.count, nr_places, 0)
-        self.referenced = grown(self.referenced, nr_places, 0)
-        self.name_of = grown(self.name_of, nr_places, NONE)
-
     def bind(self, names: Ints, places: Ints) -> None:
         """Make objects the cached ones of names, with one reference each; no time passes.
 
         Those that reclaim took away before are reported as re-created.
         """
         self.at[names] = places
-        self.name_of[places] = names
-        self.count[places] = 1
-        self.referenced[places] = False
+        self.count[names] = 1
+        self.referenced[names] = False
         self.nr_objects += len(places)
+        if self._name_of is not None:
+            self._name_of = grown(self._name_of, self.cache.nr_places, NONE)
+            self._name_of[places] = names
         if len(self._evicted_at):
             self._evicted_at = grown(self._evicted_at, len(self.at), NEVER)
             self._report_recreated(names)
@@ -160,10 +158,20 @@ class CachedObjects:
         """Places of names' objects, -1 where none is cached."""
         return self.at[names].astype(np.int64)
 
+    def names_of(self, places: Ints) -> Ints:
+        """Names of the objects at places, -1 where none is bound: for who begins with a slab."""
+        if self._name_of is None:
+            self._name_of = np.full(self.cache.nr_places, NONE, dtype=np.int32)
+            cached = np.flatnonzero(self.at != NONE)
+            self._name_of[self.at[cached]] = cached
+        # Places that came since are nobody's yet.
+        self._name_of = grown(self._name_of, self.cache.nr_places, NONE)
+        return self._name_of[places].astype(np.int64)
+
     # --- references ---------------------------------------------------------------------------------
 
-    def put(self, places: Ints) -> Ints:
-        """Drop a reference of distinct objects; those nobody uses any more go to the LRU's young end.
+    def put(self, names: Ints) -> Ints:
+        """Drop a reference of distinct names' objects; those nobody uses any more go to the LRU's young end.
 
         One that is there already (from before it was used) is only marked as referenced (``retain_dentry()``,
         ``__inode_add_lru()``).
@@ -171,10 +179,10 @@ class CachedObjects:
         Returns
         -------
         int64[n]
-            Places of those whose count fell to 0.
+            Names of those whose count fell to 0.
         """
-        self.count[places] -= 1
-        idle: Ints = places[self.count[places] == 0]
+        self.count[names] -= 1
+        idle: Ints = names[self.count[names] == 0]
         added = self.lru.add(idle)
         self.referenced[idle[~added]] = True
         return idle
@@ -192,7 +200,7 @@ class CachedObjects:
         nr_to_walk : int
             Objects to look at.
         dispose : callable
-            Given the places to free, oldest first, once.
+            Given the names whose objects are to be freed, oldest first, once.
 
         Returns
         -------
@@ -201,32 +209,34 @@ class CachedObjects:
         """
         isolated, left = 0, nr_to_walk
         victims: list[Ints] = []
-        while left and len(places := self.lru.oldest(left)):
-            left -= len(places)
-            in_use = self.count[places] > 0
-            second_chance = ~in_use & self.referenced[places]
-            rotated = places[second_chance]
+        while left and len(names := self.lru.oldest(left)):
+            left -= len(names)
+            in_use = self.count[names] > 0
+            second_chance = ~in_use & self.referenced[names]
+            rotated = names[second_chance]
             self.referenced[rotated] = False
-            self.lru.remove(places[~second_chance])
+            self.lru.remove(names[~second_chance])
             self.lru.rotate(rotated)
-            isolated += len(places) - len(rotated)
-            victims.append(places[~in_use & ~second_chance])
+            isolated += len(names) - len(rotated)
+            victims.append(names[~in_use & ~second_chance])
         if victims:
             dispose(np.concatenate(victims))
         return isolated, nr_to_walk - left
 
-    def unbind(self, places: Ints) -> None:
-        """Unhash objects that reclaim frees; no time passes."""
-        names = self.name_of[places]
+    def unbind(self, names: Ints) -> Ints:
+        """Unhash objects that reclaim frees; no time passes. Their places."""
+        places = self.place(names)
         self.at[names] = NONE
-        self.name_of[places] = NONE
+        if self._name_of is not None:
+            self._name_of[places] = NONE
         self._evicted_at = grown(self._evicted_at, len(self.at), NEVER)
         self._evicted_at[names] = self._mm.sched.now
         self.nr_objects -= len(places)
+        return places
 
     def free(self, places: Ints) -> int:
         """Give back objects that reclaim has unhashed, and report it; pages that this freed."""
-        pfns = self.cache.kmem_cache_free_reclaimed(self.cache.object_at(places.astype(np.int64)))
+        pfns = self.cache.kmem_cache_free_reclaimed(self.cache.object_at(places))
         self.nr_evicted += len(places)
         self.nr_pages_freed += len(pfns)
         self._mm.ledger.evicted(self._subsystem, nr_objects=len(places), nr_pages=len(pfns), pfns=pfns)
@@ -234,9 +244,12 @@ class CachedObjects:
 
     def destroy(self) -> None:
         """Free everything, and the cache."""
-        places = np.flatnonzero(self.name_of != NONE)
-        self.lru.remove(places)
-        self.name_of[places] = NONE
+        names = np.flatnonzero(self.at != NONE)
+        places = np.sort(self.place(names))
+        self.lru.remove(names)
+        self.at[names] = NONE
+        self.count[names] = 0
+        self._name_of = None
         self.nr_objects = 0
         self.free_unused(places)
         self._mm.slab.kmem_cache_destroy(self.cache)

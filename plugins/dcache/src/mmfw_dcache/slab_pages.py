@@ -36,9 +36,9 @@ class SlabPages:
     objects : CachedObjects
         The cache.
     may_free : callable
-        ``may_free(places)`` says of each object whether it can go now; asked of bound ones only.
+        ``may_free(names)`` says of each object whether it can go now; asked of bound ones only.
     free : callable
-        Frees objects that may go.
+        Frees names' objects that may go.
     percent : int
         A slab is sparse if at most this share of its objects is in use.
     skip_referenced : bool
@@ -69,13 +69,13 @@ class SlabPages:
         """Of dentries, which go if nobody uses them."""
         dentries = sb.dentries
 
-        def may_free(places: Ints) -> Bools:
-            idle: Bools = dentries.count[places] == 0
+        def may_free(names: Ints) -> Bools:
+            idle: Bools = dentries.count[names] == 0
             return idle
 
-        def free(places: Ints) -> None:
-            dentries.lru.remove(places)
-            sb.kill_dentries(places)
+        def free(names: Ints) -> None:
+            dentries.lru.remove(names)
+            sb.kill_dentries(names)
 
         return cls(dentries, may_free, free, percent, skip_referenced, _charger(sb))
 
@@ -84,10 +84,9 @@ class SlabPages:
         """Of inodes, which go if nobody uses them but their dentry, and nobody that."""
         inodes, dentries = sb.inodes, sb.dentries
 
-        def may_free(places: Ints) -> Bools:
-            aliases = dentries.at[inodes.name_of[places]]
-            unused_alias = (aliases != NONE) & (dentries.count[aliases] == 0)
-            idle: Bools = (inodes.count[places] == 0) | ((inodes.count[places] == 1) & unused_alias)
+        def may_free(names: Ints) -> Bools:
+            unused_alias = sb.dentry_is_cached(names) & (dentries.count[names] == 0)
+            idle: Bools = (inodes.count[names] == 0) | ((inodes.count[names] == 1) & unused_alias)
             return idle
 
         return cls(inodes, may_free, sb.kick_inodes, percent, skip_referenced, _charger(sb))
@@ -152,15 +151,16 @@ class SlabPages:
         places = cache.place_of(objects)
         begins = np.diff(places // cache.geometry.oo.objects, prepend=-1) != 0
         slab = np.cumsum(begins) - 1
-        stays = self._objects.name_of[places] == NONE  # allocated, but not bound yet
-        stays[~stays] = ~self._may_free(places[~stays])
+        names = self._objects.names_of(places)
+        stays = names == NONE  # allocated, but not bound yet
+        stays[~stays] = ~self._may_free(names[~stays])
         if skip_referenced:
-            stays |= self._objects.referenced[places]
+            stays |= (names != NONE) & self._objects.referenced[names]
         goes = ~np.isin(slab, slab[stays])
         self._charge_scan(len(places))
         # Time has passed: somebody may use one of them now.
-        chosen = places[goes]
-        chosen = chosen[self._objects.name_of[chosen] != NONE]
+        chosen = self._objects.names_of(places[goes])
+        chosen = chosen[chosen != NONE]
         chosen = chosen[self._may_free(chosen)]
         if len(chosen):
             self._free(chosen)

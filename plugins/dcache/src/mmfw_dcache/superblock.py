@@ -168,7 +168,7 @@ class SuperBlock:
         """
         self.counters.nr_lookups += len(names)
         hit = self.dentry_is_cached(names)
-        self.dentries.count[self.dentries.at[names[hit]]] += 1
+        self.dentries.count[names[hit]] += 1
         if hit.all():
             return names
         missing = names[~hit]
@@ -178,7 +178,7 @@ class SuperBlock:
 
     def close(self, names: Ints) -> None:
         """Drop a reference of distinct names (``dput()``)."""
-        self.dentries.put(self.dentries.place(names))
+        self.dentries.put(names)
 
     def stat(self, names: Ints) -> None:
         """Look names up and let go again, in turn; a name may come more than once."""
@@ -187,8 +187,8 @@ class SuperBlock:
         distinct = names[first[order]]
         self.close(self.open(distinct))
         self.counters.nr_lookups += len(names) - len(distinct)
-        again = self.dentries.at[distinct[counts[order] > 1]]
-        again = again[again != NONE]
+        again = distinct[counts[order] > 1]
+        again = again[self.dentries.at[again] != NONE]
         # What is used a second time is on the LRU, unless somebody else holds it.
         self.dentries.referenced[again[self.dentries.count[again] == 0]] = True
 
@@ -198,7 +198,7 @@ class SuperBlock:
         """Take a reference of each directory, looking it up if it is not cached; None if memory is short."""
         wanted = np.unique(parents).astype(np.int64)
         hit = self.dentry_is_cached(wanted)
-        self.dentries.count[self.dentries.at[wanted[hit]]] += 1
+        self.dentries.count[wanted[hit]] += 1
         found = wanted[hit]
         if not hit.all():
             found = np.concatenate([found, self._look_up_slowly(wanted[~hit])])
@@ -239,7 +239,7 @@ class SuperBlock:
                 new_inodes = np.concatenate([new_inodes, inodes.alloc(nr_inodes)])
             short = len(new_dentries) < len(absent) or len(new_inodes) < int(unread.sum())
         found_meanwhile = names[dentries.at[names] != NONE]
-        dentries.count[dentries.at[found_meanwhile]] += 1
+        dentries.count[found_meanwhile] += 1
         # As many names, in order, as there is memory for.
         nr = min(len(absent), len(new_dentries))
         nr = min(nr, int(np.searchsorted(np.cumsum(unread), len(new_inodes), side="right")))
@@ -256,12 +256,12 @@ class SuperBlock:
         """``d_add()`` of names whose directories are held; no time passes."""
         dentries, inodes = self.dentries, self.inodes
         cached = absent[self._exists[absent] & (inodes.at[absent] != NONE)]
-        inodes.count[inodes.at[cached]] += 1
+        inodes.count[cached] += 1
         inodes.bind(unread, new_inodes[: len(unread)])
         dentries.bind(absent, new_dentries[: len(absent)])
         below = absent[absent != ROOT]
         parents, nr_children = np.unique(self._parent[below], return_counts=True)
-        dentries.count[dentries.at[parents]] += nr_children.astype(np.int32)
+        dentries.count[parents] += nr_children.astype(np.int32)
 
     # --- the state a run starts from ------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class SuperBlock:
         dentries = self.dentries
         cached = np.flatnonzero(dentries.at != NONE)
         below = cached[cached != ROOT]
-        held = dentries.count[dentries.at[cached]].astype(np.int64)
+        held = dentries.count[cached].astype(np.int64)
         children = np.bincount(self._parent[below], minlength=self.nr_names)[cached]
         pinned = np.zeros(self.nr_names, dtype=np.bool_)
         climbing: Ints = cached[held > children]
@@ -306,45 +306,40 @@ class SuperBlock:
         """``prune_icache_sb()``."""
         return self.inodes.walk(nr_to_scan, self.evict_inodes)
 
-    def kill_dentries(self, places: Ints) -> None:
-        """Free dentries that nobody uses and that are on no list, and the directories that this leaves unused.
+    def kill_dentries(self, names: Ints) -> None:
+        """Free names' dentries that nobody uses and that are on no list, and the directories that this leaves unused.
 
         ``shrink_dentry_list()``: a directory whose last child goes is freed with it, whether or not it was referenced.
         """
-        if not len(places):
+        if not len(names):
             return
         dentries, inodes = self.dentries, self.inodes
         killed: list[Ints] = []
-        while len(places):
-            killed.append(places)
-            names = dentries.name_of[places].astype(np.int64)
-            parents, nr_children = np.unique(dentries.at[self._parent[names]], return_counts=True)
-            dentries.unbind(places)
-            inodes.put(inodes.place(names[self._exists[names]]))
+        while len(names):
+            parents, nr_children = np.unique(self.parents_of(names), return_counts=True)
+            killed.append(dentries.unbind(names))
+            inodes.put(names[self._exists[names]])
             dentries.count[parents] -= nr_children.astype(np.int32)
-            places = parents[dentries.count[parents] == 0].astype(np.int64)
-            dentries.lru.remove(places)
+            names = parents[dentries.count[parents] == 0]
+            names = names[np.argsort(dentries.at[names])]
+            dentries.lru.remove(names)
         dentries.free(np.concatenate(killed))
 
-    def evict_inodes(self, places: Ints) -> None:
+    def evict_inodes(self, names: Ints) -> None:
         """Free inodes that nobody uses and that are on no list, the one isolated last first (``dispose_list()``)."""
-        if len(places):
-            self.inodes.unbind(places)
-            self.inodes.free(places[::-1])
+        if len(names):
+            self.inodes.free(self.inodes.unbind(names)[::-1])
 
-    def kick_inodes(self, places: Ints) -> None:
+    def kick_inodes(self, names: Ints) -> None:
         """Free inodes that nobody uses but, perhaps, an unused dentry, with that (``d_prune_aliases()``, ``iput()``)."""
-        aliases = self.dentries.place(self.inodes.name_of[places].astype(np.int64))
-        aliases = aliases[aliases != NONE]
-        self.dentries.lru.remove(aliases)
+        aliased = names[self.dentry_is_cached(names)]
+        self.dentries.lru.remove(aliased)
+        self.kill_dentries(aliased)
         # Freeing dentries lets time pass, in which somebody may use one of the inodes again.
-        names = self.inodes.name_of[places].astype(np.int64)
-        self.kill_dentries(aliases)
-        places = self.inodes.place(names)
-        places = places[places != NONE]
-        places = places[self.inodes.count[places] == 0]
-        self.inodes.lru.remove(places)
-        self.evict_inodes(places)
+        names = names[self.inodes.at[names] != NONE]
+        names = names[self.inodes.count[names] == 0]
+        self.inodes.lru.remove(names)
+        self.evict_inodes(names)
 
     def umount(self) -> None:
         """Free everything."""
