@@ -241,6 +241,23 @@ def test_bound_shrinker_keeps_what_it_says() -> None:
     assert ops.compaction_scan(None) == 512  # type: ignore[arg-type]
 
 
+def test_holding_is_a_count_without_a_sentinel() -> None:
+    class Holds(WithThird):
+        @hookimpl
+        def compaction_holds(self, cs: Any) -> Any:
+            return self.count
+
+    assert bind_shrinker(WithThird(), "s", "p").compaction_holds is None
+    held = bind_shrinker(Holds(count=7), "s", "p").compaction_holds
+    assert held is not None
+    assert held(None) == 7  # type: ignore[arg-type]
+    stops = bind_shrinker(Holds(count=SHRINK_STOP), "s", "p").compaction_holds
+    assert stops is not None
+    with pytest.raises(PluginError) as blamed:
+        stops(None)  # type: ignore[arg-type]
+    assert str(blamed.value) == "plugin p, s.compaction_holds: returned SHRINK_STOP; an int >= 0 is wanted"
+
+
 def test_scan_sees_and_corrects_the_control_struct() -> None:
     class Pool(Fixed):
         @hookimpl
@@ -358,9 +375,16 @@ class Defaulted(Fixed):
         return 0
 
 
+class HoldsOnly(Fixed):
+    @hookimpl
+    def compaction_holds(self, cs: Any) -> int:
+        return 1
+
+
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
+        (HoldsOnly, "s.compaction_holds: goes with compaction_scan(cs), which is missing"),
         (Unmarked, "s.count_objects: not marked; mark it @hookimpl"),
         (OnlyCount, "s.scan_objects: missing; a shrinker has count_objects(sc) and scan_objects(sc)"),
         (Misspelt, "s.compaction_scans: no such shrinker method; did you mean 'compaction_scan'?"),

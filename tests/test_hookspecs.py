@@ -29,7 +29,7 @@ def firstresult(name: str) -> bool:
 
 
 HOOKS = [name for name in vars(hookspecs) if reader.parse_hookspec_opts(hookspecs, name) is not None]
-METHODS = ["count_objects", "scan_objects", "compaction_scan"]
+METHODS = ["count_objects", "scan_objects", "compaction_scan", "compaction_holds"]
 DECISIONS = [name for name in HOOKS if firstresult(name)]
 FIRST, LAST = HOOKS.index("mmfw_plan_wakeup"), HOOKS.index("mmfw_module_exit")
 AMENDMENTS = [name for name in HOOKS[FIRST:LAST] if not firstresult(name)]

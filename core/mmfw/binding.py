@@ -231,13 +231,15 @@ def hook_caller(plugins: LoadedPlugins, hook: str, check: Check | None = None) -
 # --- shrinkers ---------------------------------------------------------------------------------------
 
 _METHODS: Final = {
-    name: vars(ShrinkerOpsSpec)[name] for name in ("count_objects", "scan_objects", "compaction_scan")
+    name: vars(ShrinkerOpsSpec)[name]
+    for name in ("count_objects", "scan_objects", "compaction_scan", "compaction_holds")
 }
-#: The one sentinel each method may return, and how to say it.
-_SENTINEL: Final = {
+#: The one sentinel each method may return, and how to say it; `compaction_holds` has none.
+_SENTINEL: Final[dict[str, tuple[int | None, str]]] = {
     "count_objects": (SHRINK_EMPTY, "SHRINK_EMPTY"),
     "scan_objects": (SHRINK_STOP, "SHRINK_STOP"),
     "compaction_scan": (SHRINK_STOP, "SHRINK_STOP"),
+    "compaction_holds": (None, ""),
 }
 
 
@@ -247,8 +249,8 @@ def bind_shrinker(shrinker: object, name: str, plugin: str) -> ShrinkerOps:
     Parameters
     ----------
     shrinker : object
-        Has ``count_objects`` and ``scan_objects``, maybe ``compaction_scan``, each marked ``@hookimpl``;
-        and maybe ``seeks`` (`DEFAULT_SEEKS`), ``batch`` (0: `SHRINK_BATCH`) and ``flags`` (0).
+        Has ``count_objects`` and ``scan_objects``, maybe ``compaction_scan`` and then maybe ``compaction_holds``, each
+        marked ``@hookimpl``; and maybe ``seeks`` (`DEFAULT_SEEKS`), ``batch`` (0: `SHRINK_BATCH`) and ``flags`` (0).
     name : str
         Name of registration.
     plugin : str
@@ -282,6 +284,10 @@ def bind_shrinker(shrinker: object, name: str, plugin: str) -> ShrinkerOps:
             raise PluginError(
                 f"{'not marked' if unmarked else 'missing'}; {remedy}", plugin=plugin, hook=f"{name}.{method}"
             )
+    if "compaction_holds" in found and "compaction_scan" not in found:
+        raise PluginError(
+            "goes with compaction_scan(cs), which is missing", plugin=plugin, hook=f"{name}.compaction_holds"
+        )
     return ShrinkerOps(
         count_objects=found["count_objects"],
         scan_objects=found["scan_objects"],
@@ -291,6 +297,7 @@ def bind_shrinker(shrinker: object, name: str, plugin: str) -> ShrinkerOps:
         batch=_attribute(shrinker, "batch", 0, name, plugin),
         flags=_attribute(shrinker, "flags", 0, name, plugin),
         plugin=plugin,
+        compaction_holds=found.get("compaction_holds"),
     )
 
 
@@ -302,7 +309,7 @@ def _attribute(shrinker: object, attribute: str, default: int, name: str, plugin
 
 
 def _bind_method(
-    method: Callable[..., Any], plugin: str, where: str, sentinel: int, sentinel_name: str
+    method: Callable[..., Any], plugin: str, where: str, sentinel: int | None, sentinel_name: str
 ) -> Callable[[Any], int]:
     def check(answer: Any) -> int:
         if type(answer) is int and answer == sentinel:
@@ -313,7 +320,9 @@ def _bind_method(
         else:
             shown = f"{answer!r} of type {type(answer).__name__}"
         raise PluginError(
-            f"returned {shown}; an int >= 0 or {sentinel_name} is wanted", plugin=plugin, hook=where
+            f"returned {shown}; an int >= 0{' or ' * bool(sentinel_name)}{sentinel_name} is wanted",
+            plugin=plugin,
+            hook=where,
         )
 
     return guarded_method(method, plugin, where, check)

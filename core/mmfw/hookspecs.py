@@ -247,7 +247,8 @@ class ShrinkerOpsSpec:
         Stands for: nothing in 6.1; the third shrinker method proposed in review of the series.
         Answers: pages freed, 0 included; SHRINK_STOP = no progress possible now.
         Context: kcompactd or direct compaction, no reclaim below it; may sleep unless ``cs.mode`` is ASYNC.
-        Called: where `mmfw_plan_compaction_scan` asks for it, once per shrinker that has it; never by mainline.
+        Called: where `mmfw_plan_compaction_scan` asks for it, once per shrinker that has it; never by mainline. For what
+        lies in one pageblock only if `compaction_holds` says that something does.
 
         Examples
         --------
@@ -256,6 +257,28 @@ class ShrinkerOpsSpec:
             @hookimpl
             def compaction_scan(self, cs):
                 return self.pool.free_blocks(cs.pfn_lo, cs.pfn_hi, min_order=cs.order - 1)
+
+        .. versionadded:: hook API 1
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def compaction_holds(self, cs: CompactionScan) -> int:
+        """Say how many pages in ``cs.pfn_lo`` to ``cs.pfn_hi`` are the shrinker's own and could go. Optional.
+
+        Stands for: nothing in 6.1; whose a page is, as a flag or ``page->private`` could tell the migration scanner of
+        the proposed third method.
+        Answers: pages that `compaction_scan` may free there for such a scan, or an estimate above 0; 0 = none.
+        Context: kcompactd or direct compaction; may not sleep, free, allocate or charge: the pages were just looked at.
+        Called: for a `CompactionScan` after a pageblock, before `compaction_scan`; who lacks it is not asked there.
+
+        Examples
+        --------
+        ::
+
+            @hookimpl
+            def compaction_holds(self, cs):
+                return self.pool.nr_pages_in(cs.pfn_lo, cs.pfn_hi)
 
         .. versionadded:: hook API 1
         """
@@ -534,8 +557,8 @@ def mmfw_plan_compaction_scan(cc: CompactControl, phase: ScanPhase) -> Compactio
     Called: ENTRY before the suitability test of each zone, PAGEBLOCK when the migration scanner has finished a pageblock
     and left pages in it that it can never move (``cc.migrate_pfn`` is its end), FINISH when the scanners have met
     without success. Zones that are deferred are not reached. A shrinker that answers SHRINK_STOP is not asked again in
-    the run over this zone; PAGEBLOCK is not called again in it once the answer was None, nor while no shrinker
-    that has the method is left to ask.
+    the run over this zone; PAGEBLOCK is not called again in it once the answer was None, nor once no shrinker
+    with ``compaction_holds`` is left to ask. After a pageblock only those are asked that hold something in it.
 
     Parameters
     ----------

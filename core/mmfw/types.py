@@ -492,6 +492,8 @@ class ShrinkerOps:
         ``SHRINKER_*`` bits.
     plugin : str
         Short name of the plugin that registered it.
+    compaction_holds : callable or None
+        None says that it cannot tell whose a page is, and is not asked for what lies in one pageblock.
     """
 
     count_objects: Callable[[ShrinkControl], int]
@@ -502,3 +504,4 @@ class ShrinkerOps:
     batch: int
     flags: int
     plugin: str
+    compaction_holds: Callable[[CompactionScan], int] | None = None

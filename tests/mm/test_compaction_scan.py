@@ -26,6 +26,7 @@ class Pool:
         self.scans: list[tuple[ScanPhase, bool, int]] = []
         self.ranges: list[tuple[int, int]] = []
         self.answer: int | None = None
+        self.holds = 512
 
     @hookimpl
     def count_objects(self, sc):
@@ -34,6 +35,10 @@ class Pool:
     @hookimpl
     def scan_objects(self, sc):
         return SHRINK_STOP
+
+    @hookimpl
+    def compaction_holds(self, cs: CompactionScan) -> int:
+        return self.holds
 
     @hookimpl
     def compaction_scan(self, cs: CompactionScan) -> int:
@@ -160,6 +165,17 @@ def test_after_each_pageblock_the_shrinkers_are_asked_for_that_one():
     # The migration scanner goes up through each zone; the lower zone comes last.
     rises = [after[0] > before[0] for before, after in pairwise(pool.ranges)]
     assert rises.count(False) <= 1
+
+
+def test_who_holds_nothing_in_a_pageblock_is_not_asked_for_it():
+    mm, pool = machine(ScanPhase.PAGEBLOCK)
+    pool.holds = 0
+    run(mm, lambda: mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.SYNC_LIGHT))
+    assert pool.scans == []
+    mm, pool = machine(ScanPhase.FINISH)
+    pool.holds = 0
+    run(mm, lambda: mm.compaction.try_to_compact_pages(ORDER9, 9, 0, 1, CompactPriority.SYNC_LIGHT))
+    assert pool.scans
 
 
 def test_one_that_says_stop_is_left_alone_for_the_rest_of_the_run():

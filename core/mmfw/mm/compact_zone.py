@@ -53,8 +53,8 @@ class Shrinkers:
     ----------
     plan : callable
         ``plan(cc, phase)``: the decision hook; None asks nobody.
-    may_scan : callable
-        ``may_scan(stopped)``: whether any has the method, but those in ``stopped``.
+    may_hold : callable
+        ``may_hold(stopped)``: whether any but those in ``stopped`` can say what it holds in a pageblock.
     compaction_scan : callable
         ``compaction_scan(scan, stopped)`` asks them one after another, but those in ``stopped``, to which it adds those
         that are not to be asked again in this run; pages freed.
@@ -63,7 +63,7 @@ class Shrinkers:
     """
 
     plan: Callable[[CompactControl, ScanPhase], CompactionScan | None]
-    may_scan: Callable[[set[Shrinker]], bool]
+    may_hold: Callable[[set[Shrinker]], bool]
     compaction_scan: Callable[[CompactionScan, set[Shrinker]], int]
     capture: TaskCapture
 
@@ -226,7 +226,7 @@ class CompactRun:
         )
         last_migrated = 0
         # A block after which somebody is asked cannot be passed over; one that is seen need not be, where that is exact.
-        asks = self._shrinkers_may_scan()
+        asks = self._shrinkers_may_hold()
         seen = self._trace.enabled(MmCompactionFinished) or bool(S[pg.S_TRACE_MASK])
         singly = control.proactive_compaction or (seen and self._exact)
         while True:
@@ -272,7 +272,7 @@ class CompactRun:
                 last_migrated = 0
             self._charge()
             if asks and self._left_unmovable(iteration_start):
-                asks = self._ask_shrinkers(ScanPhase.PAGEBLOCK) is not None and self._shrinkers_may_scan()
+                asks = self._ask_shrinkers(ScanPhase.PAGEBLOCK) is not None and self._shrinkers_may_hold()
             if self.captured >= 0:
                 return CompactResult.SUCCESS
 
@@ -387,9 +387,9 @@ class CompactRun:
         """Begin or end a stretch in which what the compacting task frees may be captured."""
         self._capturing(self._zone_row, on=on and self._capture)
 
-    def _shrinkers_may_scan(self) -> bool:
-        """Whether there is anybody to ask, and to wait for an answer from."""
-        return self._shrinkers is not None and self._shrinkers.may_scan(self._stopped)
+    def _shrinkers_may_hold(self) -> bool:
+        """Whether there is anybody to ask after a pageblock."""
+        return self._shrinkers is not None and self._shrinkers.may_hold(self._stopped)
 
     def _left_unmovable(self, iteration_start: int) -> bool:
         """Whether the migration scanner has finished a pageblock in which it had to leave something for ever."""

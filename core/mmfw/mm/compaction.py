@@ -99,7 +99,7 @@ class Compaction:
         self._shrinkers = (
             None
             if plan is None
-            else Shrinkers(plan, shrinkers.may_scan_for_compaction, shrinkers.compaction_scan, capture)
+            else Shrinkers(plan, shrinkers.may_hold_for_compaction, shrinkers.compaction_scan, capture)
         )
         self._should_wake_kcompactd = ops.should_wake_kcompactd
         self._plan_kcompactd_work = ops.plan_kcompactd_work

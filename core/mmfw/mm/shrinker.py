@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from mmfw.errors import PluginError
 from mmfw.mm.trace import MmShrinkSlabEnd, MmShrinkSlabStart, Tracepoints
 from mmfw.mm.vmstat import VmEvent, VmStat
-from mmfw.types import SHRINK_BATCH, SHRINK_EMPTY, SHRINK_STOP, ShrinkControl
+from mmfw.types import SHRINK_BATCH, SHRINK_EMPTY, SHRINK_STOP, ScanPhase, ShrinkControl
 
 if TYPE_CHECKING:
     from mmfw.types import CompactionScan, ShrinkerOps
@@ -242,9 +242,9 @@ class ShrinkerList:
         self._cond_resched()
         return freed
 
-    def may_scan_for_compaction(self, stopped: set[Shrinker]) -> bool:
-        """Whether any shrinker but those in `stopped` has the method ``compaction_scan``."""
-        return any(each.ops.compaction_scan is not None and each not in stopped for each in self._shrinkers)
+    def may_hold_for_compaction(self, stopped: set[Shrinker]) -> bool:
+        """Whether any shrinker but those in `stopped` can say what it holds in a pageblock."""
+        return any(each.ops.compaction_holds is not None and each not in stopped for each in self._shrinkers)
 
     def compaction_scan(self, scan: CompactionScan, stopped: set[Shrinker]) -> int:
         """Ask every shrinker that has the method to free what compaction wants; pages freed.
@@ -252,13 +252,18 @@ class ShrinkerList:
         Those in `stopped` are passed over; one that answers `SHRINK_STOP` is added to them.
 
         Proposed, not in 6.1. Each call gets the scan with ``nr_scanned`` at 0; work in its range counts towards
-        ``nr_to_free``, so that later shrinkers are spared once there is enough.
+        ``nr_to_free``, so that later shrinkers are spared once there is enough. After a pageblock only those are asked
+        that hold something in it.
         """
         freed = 0
         for shrinker in tuple(self._shrinkers):
             method = shrinker.ops.compaction_scan
             if method is None or shrinker in stopped:
                 continue
+            if scan.phase is ScanPhase.PAGEBLOCK:
+                holds = shrinker.ops.compaction_holds
+                if holds is None or holds(scan) == 0:
+                    continue
             self._on_call()
             scan.nr_scanned = 0
             ret = method(scan)
