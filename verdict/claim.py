@@ -33,6 +33,10 @@ class Claim:
         Yields the parts.
     limits : str
         What the model leaves out that could change it.
+    less : str
+        What its words say and no part of it measures; empty if each word is measured. An outcome is marked by it.
+    beside : callable, optional
+        A paragraph on what another study, made later, says of it; no verdict hangs on it.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Claim:
     studies: tuple[str, ...]
     look: Callable[[Evidence], Iterator[Part]]
     limits: str
+    less: str = ""
+    beside: Callable[[Evidence], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,11 @@ class Finding:
     claim: Claim
     outcome: str
     parts: tuple[Part, ...]
+
+    @property
+    def marked(self) -> str:
+        """The outcome, with a star if it rests on less than the claim says."""
+        return self.outcome + ("*" if self.claim.less and self.outcome != "not run" else "")
 
 
 def find(claim: Claim, evidence: Evidence) -> Finding:

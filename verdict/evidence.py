@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mmfw.compare.model import Cell, Comparison
-from mmfw.compare.statistics import interval, median, paired
+from mmfw.compare.statistics import interval, median, paired, results_words
 from mmfw.results import RunDirectory, read_run
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
@@ -17,14 +17,17 @@ MAINLINE = "mainline"
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A median over seeds and its interval."""
+    """A median over seeds and its interval; `nr_results` is how many different results the seeds gave, if known."""
 
     median: float
     low: float
     high: float
     nr: int
+    nr_results: int | None = None
 
     def __str__(self) -> str:
+        if self.nr_results == 1 and self.nr > 1:
+            return f"{number(self.median)} ({results_words(self.nr, 1)})"
         return f"{number(self.median)} [{number(self.low)}, {number(self.high)}]"
 
     def at_least(self, threshold: float) -> Outcome:
@@ -92,30 +95,44 @@ class Evidence:
 
     def figure(self, study: str, metric: str, policy: str = MAINLINE) -> Estimate:
         """A figure over seeds."""
-        return self.estimate(
+        found = self.estimate(
             [v for v in self.cell(study, policy, metric).values if v is not None],
             f"{study} {policy} {metric}",
         )
+        return replace(found, nr_results=self.nr_results(study, policy))
 
     def difference(self, study: str, metric: str, policy: str, base: str = MAINLINE) -> Estimate:
         """Differences of the same seeds, policy less base."""
         values, baseline = self.cell(study, policy, metric).values, self.cell(study, base, metric).values
-        return self.estimate(
+        found = self.estimate(
             paired(values, baseline).differences, f"{study} {policy} {base} {metric} difference"
         )
+        return replace(found, nr_results=self.nr_results(study, policy, base))
 
     def ratio(self, study: str, metric: str, policy: str, base: str = MAINLINE) -> Estimate:
         """Ratios of the same seeds, policy to base; a base of 0 counts as 1, a policy's 0 as 0."""
         values, baseline = self.cell(study, policy, metric).values, self.cell(study, base, metric).values
         both = [(a, b) for a, b in zip(values, baseline, strict=True) if a is not None and b is not None]
-        return self.estimate([a / (b or 1) for a, b in both], f"{study} {policy} {base} {metric} ratio")
+        found = self.estimate([a / (b or 1) for a, b in both], f"{study} {policy} {base} {metric} ratio")
+        return replace(found, nr_results=self.nr_results(study, policy, base))
 
     def of_runs(
         self, study: str, read: Callable[[RunDirectory], float | None], policy: str = MAINLINE
     ) -> Estimate:
         """A figure that is read from each run."""
         found = [read(run) for run in self.runs(study, policy)]
-        return self.estimate([value for value in found if value is not None], f"{study} {policy} of runs")
+        known = [value for value in found if value is not None]
+        return replace(
+            self.estimate(known, f"{study} {policy} of runs"), nr_results=self.nr_results(study, policy)
+        )
+
+    def nr_results(self, study: str, *policies: str) -> int:
+        """How many different results, or tuples of them, the seeds gave."""
+        by_seed: dict[int, list[str]] = {}
+        for run in self.comparison(study).runs:
+            if run.policy in policies:
+                by_seed.setdefault(run.seed, []).append(run.digest)
+        return len({tuple(digests) for digests in by_seed.values()})
 
     def runs(self, study: str, policy: str = MAINLINE) -> list[RunDirectory]:
         """Run directories of a policy, seed by seed."""
