@@ -13,19 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mmfw import CompactionScan, Metric, MigrateMode, PluginInfo, ScanPhase, attach, attachment, hookimpl
 from mmfw.mm.fragmentation import fragmentation_index
+from mmfw.sched import PF_KSWAPD, Scheduler
 from mmfw_policy_compaction_scan.wakers import Wakers, must_have
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from mmfw import KswapdWake, Mm, PgdatView, WakePlan, ZoneView
-    from mmfw.types import CompactControl, KswapdRequest
+    from mmfw import CompactControl, KcompactdWork, KswapdRequest, KswapdWake, Mm, PgdatView, WakePlan
 
 MMFW_PLUGIN: Final = PluginInfo(name="compaction-scan", hook_api=(1, 0), kind="policy")
 
 PAGE_ALLOC_COSTLY_ORDER: Final = 3
-#: ``vm.extfrag_threshold``.
-_EXTFRAG_THRESHOLD: Final = 500
 #: ``enum zone_watermarks`` (include/linux/mmzone.h), and the bits of ``alloc_flags`` that hold one.
 _WMARK_MIN: Final = 0
 _WMARK_LOW: Final = 1
@@ -42,35 +40,56 @@ class Options(BaseModel):
         True,
         description="tell scans that ask only for what nobody would miss from those that must free; false: all must",
     )
+    pageblocks: bool = Field(
+        True,
+        description="ask for what is left in each pageblock too, as the migration scanner finishes it; false: only at a "
+        "run's begin and end",
+    )
+    budget_blocks: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="pages that a scan asks for, in blocks of the order; 2 make compact_gap(), the room that compaction "
+        "wants for itself",
+    )
 
 
 @dataclass(slots=True)
 class Scanning:
-    """The policy's state on a node and its zones: its options, who woke kcompactd, and how many scans it planned."""
+    """The policy's state on a node and its zones.
+
+    Attributes
+    ----------
+    options : Options
+        Its options.
+    sched : Scheduler
+        Who asks.
+    extfrag_threshold : int
+        ``vm.extfrag_threshold``.
+    wakers : Wakers
+        Who woke kcompactd.
+    nr_scans, nr_must_free : int
+        How many scans it planned, and how many of them had to free.
+    """
 
     options: Options
+    sched: Scheduler
+    extfrag_threshold: int
     wakers: Wakers = field(default_factory=Wakers)
     nr_scans: int = 0
     nr_must_free: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class KcompactdRequest:
-    """Attached to a run of kcompactd: whether any of its wakers must have its block."""
-
-    must_free: bool
-
-
 @hookimpl
 def mmfw_plugin_params() -> type[BaseModel]:
-    """One option."""
+    """Three options."""
     return Options
 
 
 @hookimpl
 def mmfw_module_init(mm: Mm, params: Options) -> None:
     """Attach the state to the node, and to its zones: compaction knows only its zone."""
-    state = Scanning(params)
+    state = Scanning(params, mm.sched, mm.pgdat.memory.vm.extfrag_threshold)
     attach(mm.pgdat, state)
     for zone in mm.pgdat.node_zones:
         attach(zone, state)
@@ -79,10 +98,10 @@ def mmfw_module_init(mm: Mm, params: Options) -> None:
 # --- who woke kcompactd ----------------------------------------------------------------------------------
 
 
-def _wakers(pgdat: PgdatView) -> Wakers:
+def _state(pgdat: PgdatView) -> Scanning:
     state = attachment(pgdat, Scanning)
     assert state is not None
-    return state.wakers
+    return state
 
 
 @hookimpl(wrapper=True)
@@ -92,50 +111,60 @@ def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> Generator[None, Wake
     A wrapper and not `mmfw_fold_kswapd_waker`, which is not called for what a policy sends to kcompactd alone.
     """
     plan = yield
-    _wakers(pgdat).fold(wake, plan)
+    _state(pgdat).wakers.fold(wake, plan)
     return plan
 
 
 @hookimpl
 def mmfw_kswapd_begin(pgdat: PgdatView) -> None:
     """Take the wakers along with kswapd's request."""
-    _wakers(pgdat).kswapd_begins()
+    _state(pgdat).wakers.kswapd_begins()
 
 
 @hookimpl
 def mmfw_kswapd_requeue(pgdat: PgdatView, request: KswapdRequest) -> None:
     """Put them back with it."""
     if request.order > 0:
-        _wakers(pgdat).kswapd_requeues()
+        _state(pgdat).wakers.kswapd_requeues()
+
+
+@hookimpl(wrapper=True)
+def mmfw_should_wake_kcompactd(pgdat: PgdatView) -> Generator[None, bool, bool]:
+    """Pass kswapd's wakers on, where it is kswapd that asks; whether kcompactd hears of it is for others to say."""
+    asked = yield
+    state = _state(pgdat)
+    if asked and state.sched.current.flags & PF_KSWAPD:
+        state.wakers.kswapd_passes_on()
+    return asked
+
+
+@hookimpl(wrapper=True)
+def mmfw_plan_kcompactd_work(pgdat: PgdatView) -> Generator[None, KcompactdWork, KcompactdWork]:
+    """Take kcompactd's wakers along with its request; the plan is whoever's it was."""
+    work = yield
+    _state(pgdat).wakers.kcompactd_begins()
+    return work
 
 
 # --- asking ----------------------------------------------------------------------------------------------
 
 
-def free_above(zone: ZoneView, mark: int, highest_zoneidx: int) -> int:
-    """Pages that a zone has for single-page requests beyond a mark; at 0 or below it is short."""
-    return zone.nr_free_pages - zone.nr_reserved_highatomic - mark - zone.lowmem_reserve[highest_zoneidx]
-
-
-def would_compact(cc: CompactControl) -> bool:
-    """Whether ``compaction_suitable()`` says CONTINUE, as far as a policy can tell.
-
-    It cannot see whose lists free blocks are on, nor does it grant access to reserves. That matters only if the
-    last free block of the order is reserved, or if reserves are all that is left.
-    """
+def would_compact(cc: CompactControl, extfrag_threshold: int) -> bool:
+    """Whether ``compaction_suitable()`` says CONTINUE."""
     zone, order, hzi = cc.zone, cc.order, cc.highest_zoneidx
     if order < 0:
         return True
-    nr_free = [zone.nr_free(o) for o in range(_NR_ORDERS)]
     mark = zone.wmark_pages(cc.alloc_flags & _ALLOC_WMARK_MASK)
-    if any(nr_free[order:]) and free_above(zone, mark, hzi) > (1 << order) - 1:
+    if zone.zone_watermark_ok(order, mark, hzi, cc.alloc_flags):
         return False  # the request can be served as it is
-    mark = zone.wmark_pages(_WMARK_LOW if order > PAGE_ALLOC_COSTLY_ORDER else _WMARK_MIN)
-    if free_above(zone, mark, hzi) <= 2 << order:
+    costly = order > PAGE_ALLOC_COSTLY_ORDER
+    gap = 2 << order  # compact_gap()
+    if not zone.zone_watermark_ok(0, zone.wmark_pages(_WMARK_LOW if costly else _WMARK_MIN) + gap, hzi):
         return False  # too few free pages to move anything into
-    return (
-        order <= PAGE_ALLOC_COSTLY_ORDER or not 0 <= fragmentation_index(nr_free, order) <= _EXTFRAG_THRESHOLD
-    )
+    if not costly:
+        return True
+    nr_free = [zone.nr_free(o) for o in range(_NR_ORDERS)]
+    return not 0 <= fragmentation_index(nr_free, order) <= extfrag_threshold
 
 
 def must_free(cc: CompactControl, state: Scanning) -> bool:
@@ -150,26 +179,25 @@ def must_free(cc: CompactControl, state: Scanning) -> bool:
         return cc.mode is not MigrateMode.ASYNC and must_have(cc.order, cc.gfp_mask)
     if cc.proactive_compaction or cc.order < 0:
         return False
-    request = attachment(cc, KcompactdRequest)
-    return request is not None and request.must_free
+    return state.wakers.kcompactd_run
 
 
 @hookimpl
 def mmfw_plan_compaction_scan(cc: CompactControl, phase: ScanPhase) -> CompactionScan | None:
-    """Ask for a block of the order, anywhere: before the scanners start, if they would, and when they have met."""
-    if phase is ScanPhase.PAGEBLOCK:
-        return None
+    """Ask for room for the order: anywhere, before the scanners start, if they would, and when they have met; and in
+    each pageblock that they have finished.
+    """
     state = attachment(cc.zone, Scanning)
     assert state is not None
-    kcompactd = not cc.direct_compaction and not cc.proactive_compaction and cc.order > 0
-    if kcompactd and attachment(cc, KcompactdRequest) is None:
-        attach(cc, KcompactdRequest(state.wakers.kcompactd_takes()))
-    if phase is ScanPhase.ENTRY and not would_compact(cc):
+    if phase is ScanPhase.PAGEBLOCK and not state.options.pageblocks:
+        return None
+    if phase is ScanPhase.ENTRY and not would_compact(cc, state.extfrag_threshold):
         return None
     must = must_free(cc, state)
     state.nr_scans += 1
     state.nr_must_free += must
     scan = CompactionScan.of(cc, phase, opportunistic=not must)
+    scan.nr_to_free = state.options.budget_blocks << scan.order
     if must and cc.direct_compaction and cc.ignore_block_suitable:  # COMPACT_PRIO_SYNC_FULL
         scan.mode = MigrateMode.SYNC
     return scan

@@ -2,7 +2,7 @@
 
 Nobody tells kcompactd who wakes it. A wake-up reaches it straight, where a policy plans that, or through kswapd, which
 passes its request on as it goes to sleep. So a waker counts for the one, the other or both, and what counts for kswapd
-counts for kcompactd too from the moment kswapd takes its request. ``wakeup_kswapd()`` itself passes on only requests
+counts for kcompactd too from the moment kswapd passes it on. ``wakeup_kswapd()`` itself passes on only requests
 without direct reclaim, none of which must have its block.
 """
 
@@ -39,12 +39,15 @@ class Wakers:
     kswapd_run : bool
         Of the request that kswapd took last.
     kcompactd : bool
-        Since kcompactd last looked at a zone.
+        Since kcompactd last took its request.
+    kcompactd_run : bool
+        Of the request that kcompactd took last.
     """
 
     kswapd: bool = False
     kswapd_run: bool = False
     kcompactd: bool = False
+    kcompactd_run: bool = False
 
     def fold(self, wake: KswapdWake, plan: WakePlan) -> None:
         """Note a waker, as its wake-up was planned."""
@@ -56,15 +59,17 @@ class Wakers:
             self.kswapd = True
 
     def kswapd_begins(self) -> None:
-        """Kswapd takes its request; when it is done it passes it on to kcompactd."""
+        """Kswapd takes its request."""
         self.kswapd_run, self.kswapd = self.kswapd, False
-        self.kcompactd |= self.kswapd_run
 
     def kswapd_requeues(self) -> None:
         """Kswapd puts its request back."""
         self.kswapd |= self.kswapd_run
 
-    def kcompactd_takes(self) -> bool:
-        """Kcompactd begins; whether it must free."""
-        must, self.kcompactd = self.kcompactd, False
-        return must
+    def kswapd_passes_on(self) -> None:
+        """Kswapd asks kcompactd for what it was asked itself."""
+        self.kcompactd |= self.kswapd_run
+
+    def kcompactd_begins(self) -> None:
+        """Kcompactd takes its request."""
+        self.kcompactd_run, self.kcompactd = self.kcompactd, False
