@@ -8,7 +8,6 @@ task meets a page that is on no list; free pages that the run holds stay with it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,11 +24,11 @@ from mmfw.mm.fragmentation import fragmentation_score_wmark, fragmentation_score
 from mmfw.mm.trace import MmCompactionBegin, MmCompactionEnd, MmCompactionFinished, Tracepoints
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.state import PAGEBLOCK_NR_PAGES
-from mmfw.types import CompactControl, CompactionScan, CompactResult, MigrateMode, ScanPhase
+from mmfw.types import CompactControl, CompactResult, MigrateMode, ScanPhase
 
 if TYPE_CHECKING:
     from mmfw.costs import CostProfile
-    from mmfw.mm.capture import TaskCapture
+    from mmfw.mm.compact_shrinkers import Shrinkers
     from mmfw.mm.context import ExecContext
     from mmfw.mm.mmzone import Zone
     from mmfw.mm.pages import Memory
@@ -43,29 +42,6 @@ _ROOM: Final = PAGEBLOCK_NR_PAGES + cct.COMPACT_CLUSTER_MAX
 SCAN_STRETCH_NS: Final = 5_000
 #: Pages moved before somebody else may have the CPU; the kernel asks after each.
 _YIELD_PAGES: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Shrinkers:
-    """How a run asks the shrinkers.
-
-    Attributes
-    ----------
-    plan : callable
-        ``plan(cc, phase)``: the decision hook; None asks nobody.
-    may_hold : callable
-        ``may_hold(stopped)``: whether any but those in ``stopped`` can say what it holds in a pageblock.
-    compaction_scan : callable
-        ``compaction_scan(scan, stopped)`` asks them one after another, but those in ``stopped``, to which it adds those
-        that are not to be asked again in this run; pages freed.
-    capture : TaskCapture
-        Told that the running task captures what it frees meanwhile.
-    """
-
-    plan: Callable[[CompactControl, ScanPhase], CompactionScan | None]
-    may_hold: Callable[[set[Shrinker]], bool]
-    compaction_scan: Callable[[CompactionScan, set[Shrinker]], int]
-    capture: TaskCapture
 
 
 class CompactRun:

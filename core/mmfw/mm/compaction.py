@@ -12,7 +12,8 @@ from mmfw.jit import page as pg
 from mmfw.jit.alloc import zone_watermark_ok_free
 from mmfw.jit.pcp import drain_pages_zone
 from mmfw.mm.compact_defer import Deferral
-from mmfw.mm.compact_zone import CompactRun, Shrinkers
+from mmfw.mm.compact_shrinkers import Shrinkers
+from mmfw.mm.compact_zone import CompactRun
 from mmfw.mm.fragmentation import (
     fragmentation_index,
     fragmentation_score_node,
