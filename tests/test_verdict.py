@@ -9,16 +9,22 @@ import pytest
 from verdict import frozen
 from verdict.arithmetic import objects_asked_for
 from verdict.claim import Claim, Part, find
-from verdict.evidence import Estimate, Evidence, NotRun, number
-from verdict.page import _effect_words, page
+from verdict.evidence import Estimate, Evidence, NotRun, gained, number
+from verdict.page import _effect_words, _others, page
 from verdict.predictions import ALONE, PLAIN, PREDICTIONS, SCAN
 from verdict.statements import STATEMENTS
 from verdict.studies import load_studies, request_of, varied
 
-from mmfw.compare.model import Cell, Comparison, RunReference, Study
+from mmfw.compare.model import Cell, Comparison, RunReference, Study, StudyPolicy, StudyScenario
+from mmfw.results import Recording, read_run
+from mmfw.run import RunRequest, run
 
 CLAIMS = (*PREDICTIONS, *STATEMENTS)
 SEEDS = (0, 1, 2, 3, 4)
+SCENARIO = StudyScenario(
+    name="s", source="s", sha256="", kernel="7.1", costs="default", costs_sha256="", description="", metrics=("x",),
+    primary=("x",),
+)  # fmt: skip
 
 
 def write_study(
@@ -41,7 +47,9 @@ def write_study(
         for seed in SEEDS
     ]
     study = Study(
-        format=1, command=(), scenarios=(), policies=(), seeds=SEEDS, short=False, duration=None, kernel=None,
+        format=1, command=(), scenarios=(SCENARIO,), policies=tuple(
+            StudyPolicy(name=policy, policies=policy, description="") for policy in figures
+        ), seeds=SEEDS, short=False, duration=None, kernel=None,
         overrides={}, mmfw="", python="", numpy="", numba="", scipy="", distributions={},
     )  # fmt: skip
     found = Comparison(
@@ -151,7 +159,7 @@ def self_loop(folder: Path, by_compaction: float):
 @pytest.mark.parametrize(("by_compaction", "outcome"), [(2200, "refuted in part"), (7000, "confirmed")])
 def test_what_kswapd_evicts_is_not_compaction_s_doing(tmp_path, by_compaction, outcome):
     finding = self_loop(tmp_path, by_compaction)
-    assert (finding.outcome, finding.marked) == (outcome, f"{outcome}*")
+    assert (finding.outcome, finding.mark) == (outcome, "\\*")
     assert "shrink_slab runs beside the scans" in finding.claim.less
 
 
@@ -202,3 +210,32 @@ def test_a_stopgap_that_changes_less_than_what_matters_neither_helps_nor_hurts()
     assert says(1, 1, 1).startswith("changes the frame rate by less than 1%")
     assert (says(1.1, 1.02, 1.2), says(0.9, 0.8, 0.98)) == ("helps", "hurts")
     assert says(1.005, 1.001, 1.3) == says(1.1, 0.9, 1.2) == "changes nothing that the interval shows"
+
+
+def test_scenarios_that_no_claim_rests_on_are_shown_with_their_verdicts(tmp_path):
+    figures = {
+        "mainline": {"x": [2.0] * 5, "success_ratio_order_9": around(10)},
+        "p": {"x": [1.0] * 5, "success_ratio_order_9": around(20)},
+    }
+    write_study(tmp_path, "ping-pong", figures, one_result=True)
+    text = _others(Evidence(tmp_path))
+    one = "(5 seeds, one distinct result)"
+    assert f"| ping-pong | p | x | 1 {one} | 2 {one} | -1 {one} | undecided |" in text
+    assert "| ping-pong | p | success_ratio_order_9 | 20" in text
+    assert "working_set_loss_pages |" not in text  # nobody measured it
+    assert "| thp | study thp has not been made |" in text
+    assert "no difference that matters" in text
+
+
+def test_what_a_counter_gained_is_read_between_two_moments(tmp_path):
+    pytest.importorskip("mmfw_probe")
+    recording = Recording(samples=True, blocks=False, events=False)
+    request = RunRequest(scenario="object-loop", duration="1500ms", out=tmp_path / "run", recording=recording)
+    whole = run(request).metrics["probe_evictions"]
+    made = read_run(tmp_path / "run")
+    assert gained(made, "probe_evictions", 0, 1.5) == whole > 0
+    late = gained(made, "probe_evictions", 1.2, 1.5)
+    assert 0 < late < whole
+    assert late + gained(made, "probe_evictions", 0, 1.2) == whole
+    with pytest.raises(NotRun, match="has no samples of nothing"):
+        gained(made, "nothing", 0, 1)

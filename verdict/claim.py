@@ -57,9 +57,9 @@ class Finding:
     parts: tuple[Part, ...]
 
     @property
-    def marked(self) -> str:
-        """The outcome, with a star if it rests on less than the claim says."""
-        return self.outcome + ("*" if self.claim.less and self.outcome != "not run" else "")
+    def mark(self) -> str:
+        """A star, for Markdown, if the outcome rests on less than the claim says; else empty."""
+        return "\\*" if self.claim.less and self.outcome != "not run" else ""
 
 
 def find(claim: Claim, evidence: Evidence) -> Finding:

@@ -126,6 +126,15 @@ class Evidence:
             self.estimate(known, f"{study} {policy} of runs"), nr_results=self.nr_results(study, policy)
         )
 
+    def ratio_of_runs(
+        self, study: str, read: Callable[[RunDirectory], float], policy: str, base: str = MAINLINE
+    ) -> Estimate:
+        """As `ratio`, of a figure that is read from each run."""
+        own, others = ([read(run) for run in self.runs(study, each)] for each in (policy, base))
+        ratios = [a / (b or 1) for a, b in zip(own, others, strict=True)]
+        found = self.estimate(ratios, f"{study} {policy} {base} ratio of runs")
+        return replace(found, nr_results=self.nr_results(study, policy, base))
+
     def nr_results(self, study: str, *policies: str) -> int:
         """How many different results, or tuples of them, the seeds gave."""
         by_seed: dict[int, list[str]] = {}
@@ -149,6 +158,28 @@ class Evidence:
         if found is None:
             return Estimate(middle, middle, middle, len(values))
         return Estimate(middle, found.low, found.high, len(values))
+
+
+def gained(run: RunDirectory, metric: str, start_s: float, end_s: float) -> float:
+    """What a counter gained between two moments, as far as samples tell.
+
+    Raises
+    ------
+    NotRun
+        The run has no samples of it.
+    """
+    table = run.samples()
+    if table is None or f"metric.{metric}" not in table.column_names:
+        raise NotRun(f"{run.path} has no samples of {metric}")
+    times = table.column("time_ns").to_pylist()
+    counts = table.column(f"metric.{metric}").to_pylist()
+
+    def until(seconds: float) -> float:
+        return float(
+            max((n for t, n in zip(times, counts, strict=True) if t <= seconds * 10**9), default=0.0)
+        )
+
+    return until(end_s) - until(start_s)
 
 
 def phase(run: RunDirectory, name: str) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from mmfw.compare.statistics import METHOD
-from mmfw.compare.threshold import LEAST_EFFECT
+from mmfw.compare.threshold import LEAST_EFFECT, threshold_words
+from mmfw.results import RunDirectory
+from mmfw.scenario import parse_duration
 from verdict import frozen
 from verdict.claim import Claim, Finding, find
-from verdict.evidence import MAINLINE, Estimate, Evidence, NotRun
+from verdict.evidence import MAINLINE, Estimate, Evidence, NotRun, gained
 from verdict.predictions import ELIDE, HINT, PREDICTIONS
 from verdict.statements import STATEMENTS
 from verdict.studies import Studies, varied
@@ -25,6 +27,10 @@ LOOP_FIGURES: Final = (
     ("nr_free_pages_median", "free pages"),
     ("free_blocks_order_9", "free blocks of 2 MiB (DMA's 7 included)"),
 )
+
+#: Studies that no claim rests on, and what is shown of them besides what decides.
+OTHERS: Final = ("kvmalloc", "thp", "forty", "ping-pong")
+ALWAYS: Final = ("success_ratio_order_9", "working_set_loss_pages")
 
 
 def page(studies: Studies, folder: Path) -> str:
@@ -57,6 +63,7 @@ def page(studies: Studies, folder: Path) -> str:
             "compaction-scan beside elision",
             "Added then, too: with shrink_slab elided, what evicts objects for high orders is compaction's own scans.",
         ),
+        _others(evidence),
         _stopgaps(evidence),
         _sensitivity(studies, evidence),
         _repeat(studies, evidence),
@@ -93,8 +100,8 @@ def _changed(evidence: Evidence, study: str) -> list[str]:
 def _summary(claims: list[Claim], evidence: Evidence) -> str:
     rows = ["| | claim | verdict |", "|---|---|---|"]
     found = [find(claim, evidence) for claim in claims]
-    rows += [f"| {each.claim.name} | {each.claim.text} | **{each.marked}** |" for each in found]
-    if any(each.marked.endswith("*") for each in found):
+    rows += [f"| {each.claim.name} | {each.claim.text} | **{each.outcome}**{each.mark} |" for each in found]
+    if any(each.mark for each in found):
         rows += ["", "\\* rests on less than the claim says; its section has what was not measured."]
     return "\n".join(rows)
 
@@ -102,7 +109,7 @@ def _summary(claims: list[Claim], evidence: Evidence) -> str:
 def _claim(finding: Finding, evidence: Evidence) -> str:
     claim = finding.claim
     lines = [
-        f"### {claim.name}: {finding.marked}",
+        f"### {claim.name}: {finding.outcome}{finding.mark}",
         "",
         claim.text,
         "",
@@ -140,6 +147,38 @@ def _loop_table(evidence: Evidence, study: str, title: str, text: str) -> str:
     except NotRun as fault:
         lines.append(f"\nNot there: {fault}.")
     return "\n".join(lines)
+
+
+def _others(evidence: Evidence) -> str:
+    """Figures of studies that no claim rests on, as `mmfw compare` judges them."""
+    lines = [
+        "## Scenarios that no claim rests on",
+        "",
+        f"What decides in each, success and loss, against mainline. {threshold_words(LEAST_EFFECT)}",
+        "",
+        "| study | policy | figure | median | mainline's | difference | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for study in OTHERS:
+        try:
+            lines += _rows(evidence, study)
+        except NotRun as fault:
+            lines.append(f"| {study} | {fault} | | | | | |")
+    return "\n".join(lines)
+
+
+def _rows(evidence: Evidence, study: str) -> Iterator[str]:
+    comparison = evidence.comparison(study)
+    names = dict.fromkeys((*comparison.study.scenarios[0].primary, *ALWAYS))
+    for policy in (each.name for each in comparison.study.policies if each.name != MAINLINE):
+        for name in names:
+            try:
+                own, base = evidence.figure(study, name, policy), evidence.figure(study, name)
+                apart = evidence.difference(study, name, policy)
+            except NotRun:
+                continue  # there was nothing to measure, such as the success of requests that nobody made
+            verdict = evidence.cell(study, policy, name).verdict or "undecided"
+            yield f"| {study} | {policy} | {name} | {own} | {base} | {apart} | {verdict} |"
 
 
 def _stopgaps(evidence: Evidence) -> str:
@@ -192,13 +231,17 @@ def _effect_words(frames: Estimate) -> str:
 
 def _sensitivity(studies: Studies, evidence: Evidence) -> str:
     section = studies.sensitivity
+    end = parse_duration(section.duration) / 1e9
+
+    def read(run: RunDirectory) -> float:
+        return gained(run, section.metric, section.from_seconds, end)
+
     lines = [
         "## Parameters that no source gives",
         "",
         f"`{section.scenario}` for {section.duration}, {section.seeds} seeds, each such parameter halved and doubled: "
-        f"`{section.metric}` as a multiple of mainline's. In so short a run the frames of the first seconds, in which objects are "
-        "made and which all policies share, weigh more than in the study loop, so that multiples are smaller: each line is to be "
-        "held against the first one. Not varied: the cost table, of which `--set` takes a whole profile only, and the rows of "
+        f"`{section.metric}` from second {section.from_seconds:g} on, and as a multiple of mainline's. Before that all policies "
+        "make their objects. Not varied: the cost table, of which `--set costs=` takes a whole profile only, and the rows of "
         "/proc/buddyinfo.",
         "",
         "| parameter | value | mainline | " + " | ".join(section.policies) + " |",
@@ -208,9 +251,9 @@ def _sensitivity(studies: Studies, evidence: Evidence) -> str:
         name = "none" if each.parameter is None else f"`{each.parameter.key}` ({each.parameter.note})"
         value = "" if each.parameter is None else str(each.value)
         try:
-            base = evidence.figure(each.spec.name, section.metric)
+            base = evidence.of_runs(each.spec.name, read)
             ratios = [
-                str(evidence.ratio(each.spec.name, section.metric, policy)) for policy in section.policies
+                str(evidence.ratio_of_runs(each.spec.name, read, policy)) for policy in section.policies
             ]
             lines.append(f"| {name} | {value} | {base} | {' | '.join(ratios)} |")
         except NotRun as fault:

@@ -8,7 +8,7 @@ from typing import Final
 from mmfw.results import RunDirectory
 from verdict.arithmetic import objects_asked_for
 from verdict.claim import Claim, Part
-from verdict.evidence import Estimate, Evidence, NotRun
+from verdict.evidence import Estimate, Evidence, gained
 from verdict.predictions import ELIDE, HINT, PLAIN, SCAN, scan_alone
 
 BOTH: Final = "elide-and-scan"
@@ -112,27 +112,8 @@ def direct_reclaims(run: RunDirectory) -> float:
     return float(sum(n for name, n in run.document.vmstat.items() if name.startswith("allocstall_")))
 
 
-def _evictions(run: RunDirectory, start_s: int, end_s: int) -> float:
-    table = run.samples()
-    if table is None:
-        raise NotRun(f"{run.path} has no samples")
-    times = table.column("time_ns").to_pylist()
-    counts = table.column("metric.xe_bo_evictions").to_pylist()
-
-    def until(seconds: int) -> float:
-        return float(
-            max((n for t, n in zip(times, counts, strict=True) if t <= seconds * 10**9), default=0.0)
-        )
-
-    return until(end_s) - until(start_s)
-
-
 def _ratio_of(e: Evidence, policy: str, start_s: int, end_s: int) -> Estimate:
-    mainline = [_evictions(run, start_s, end_s) for run in e.runs("loop")]
-    own = [_evictions(run, start_s, end_s) for run in e.runs("loop", policy)]
-    return e.estimate(
-        [a / (b or 1) for a, b in zip(own, mainline, strict=True)], f"{policy} {start_s} {end_s}"
-    )
+    return e.ratio_of_runs("loop", lambda run: gained(run, "xe_bo_evictions", start_s, end_s), policy)
 
 
 def _decay(e: Evidence) -> Iterator[Part]:
@@ -245,8 +226,7 @@ STATEMENTS: Final = (
         "requests that may fail.",
         ("loop",),
         _self_loop,
-        "As for P7. Until the threshold was held against compaction's own evictions, it was held against all of them, those of "
-        "kswapd included, and the first part read as confirmed.",
+        "As for P7. Before, the threshold of the first part was held against all evictions, those of kswapd included.",
         "A loop is evictions that bring on requests that bring on evictions; evictions are counted, and not what brings them on. "
         "shrink_slab runs beside the scans in this study.",
         scan_alone,

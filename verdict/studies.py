@@ -41,12 +41,13 @@ class Variation(_Model):
 
 
 class Sensitivity(_Model):
-    """Whether a study's outcome hangs on such parameters."""
+    """Whether a study's outcome hangs on such parameters; `metric` is counted from ``from_seconds`` to the end."""
 
     scenario: str
     duration: str
     seeds: int
     metric: str
+    from_seconds: float
     policies: tuple[str, ...]
     vary: tuple[Variation, ...]
 
