@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from mm.workbench import (
+    DMA32,
     QUIET,
     events_of,
     file_pfns,
@@ -356,3 +358,41 @@ def test_a_request_for_a_machine_without_that_memory_fails_at_once(full):
     with pytest.raises(ValueError, match="two zone selectors"):
         full.alloc_pages(gfp.GFP_KERNEL | gfp.DMA | gfp.DMA32, 0)
     assert full.alloc_pages(gfp.GFP_KERNEL, 11) == -1
+
+
+# --- single pages below low, many of them -----------------------------------------------------------------
+
+
+def below_low(nr_cpus):
+    """A machine with some pages left between min and low; nobody sleeps on kswapd's queue, for it does not run."""
+    mm = unboosted(nr_cpus=nr_cpus)
+    held = fill(mm)
+    zone = mm.pgdat.node_zones[DMA32]
+    mm.free_pages_batch(np.sort(held)[-40:], 0)
+    mm.drain_all_pages()
+    assert zone.wmark_pages(0) + 30 < zone.nr_free_pages < zone.wmark_pages(1)
+    return mm
+
+
+@pytest.mark.parametrize(("nr_cpus", "nr_asked"), [(1, 20), (2, 3)])
+def test_a_run_of_single_pages_below_low_gets_what_a_loop_gets(nr_cpus, nr_asked):
+    batch, loop = below_low(nr_cpus), below_low(nr_cpus)
+    asked = record_wakes(batch)
+    got = batch.alloc_pages_batch(KERNEL, 0, 20).tolist()
+    assert got == [loop.alloc_pages(KERNEL, 0) for _ in range(20)]
+    assert batch.check_memory() == loop.check_memory()
+    # On several CPUs, nine pages in a row ask once: the first of them, and the eight that follow at once.
+    assert len(asked) == nr_asked
+
+
+@pytest.mark.parametrize("nr_cpus", [1, 2])
+def test_an_exchange_below_low_gets_what_a_loop_gets(nr_cpus):
+    batch, loop = below_low(nr_cpus), below_low(nr_cpus)
+    old = batch.alloc_pages_batch(KERNEL, 0, 20)
+    assert old.tolist() == loop.alloc_pages_batch(KERNEL, 0, 20).tolist()
+    expected = []
+    for pfn in old.tolist():
+        expected.append(loop.alloc_pages(KERNEL, 0))
+        loop.free_pages(pfn, 0)
+    assert batch._allocator.exchange_pages(KERNEL, old).tolist() == expected
+    assert batch.check_memory() == loop.check_memory()

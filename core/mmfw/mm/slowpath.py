@@ -175,6 +175,16 @@ class Slowpath:
             "more memory, or a shrinker that frees some"
         )
 
+    def has_company(self, request: Request) -> bool:
+        """Whether other CPUs run, and to enter the slow path would wake nobody: kswapd is up, or is not asked."""
+        return self._freelist.memory.nr_cpus > 1 and (
+            not request.slow_flags & pg.ALLOC_KSWAPD or self._vmscan.kswapd_is_awake
+        )
+
+    def charge_entries(self, nr: int) -> None:
+        """Let the time of so many entries pass, each met at its first attempt."""
+        self._context.charge(nr * self._entry_ns, "alloc_pages_slowpath")
+
     def _first_attempts(self, attempt: _Attempt) -> tuple[int, bool]:
         """Up to the label ``retry``: a pfn or -1, and whether to go on to it."""
         request, order = attempt.request, attempt.order

@@ -130,6 +130,11 @@ class Vmscan:
 
     # --- waking kswapd ------------------------------------------------------------------------------
 
+    @property
+    def kswapd_is_awake(self) -> bool:
+        """Whether kswapd is at work, or about to be."""
+        return not self._kswapd_wait.waitqueue_active()
+
     def pgdat_watermark_boosted(self, highest_zoneidx: int) -> bool:
         """Whether a zone up to an index has a boosted watermark (``pgdat_watermark_boosted()``)."""
         return any(zone.watermark_boost for zone in self.pgdat.managed_zones(highest_zoneidx))
