@@ -33,7 +33,7 @@ def test_a_value_has_few_digits_and_its_scale(value: float | None, unit: str, te
 def test_an_interval_has_one_scale_and_signs_where_they_tell() -> None:
     assert show_interval(-7e6, (-7.5e6, 2e5), "ns", plus=True) == f"{MINUS}7 [{MINUS}7.50, +0.200] ms"
     assert show_interval(0, (-1, 1), plus=True) == f"0 [{MINUS}1, +1]"
-    assert show_interval(5, (5, 5)) == "5"
+    assert show_interval(5, (5, 5)) == "5 [5, 5]"  # all seeds agree; no interval at all is something else
     assert show_interval(5, None) == "5"
     assert show_interval(None, (1, 2)) == TIMES_DASH
 
@@ -42,7 +42,7 @@ def test_a_ratio_that_is_not_1_does_not_read_as_1() -> None:
     assert show_ratio(0.0312, (0.03, 0.0444)) == "\u00d70.0312 [0.0300, 0.0444]"
     assert show_ratio(0.998, (0.9934, 0.99991)) == "\u00d70.9980 [0.9934, 0.9999]"
     assert show_ratio(1.5, None) == "\u00d71.50"
-    assert show_ratio(1.0, (1.0, 1.0)) == "\u00d71"
+    assert show_ratio(1.0, (1.0, 1.0)) == "\u00d71 [1, 1]"
     assert show_ratio(1.004, (1.0, 1.2)) == "\u00d71.004 [1, 1.200]"
     assert show_ratio(1.000000001, None) == "\u00d71.000000"
 

@@ -86,18 +86,16 @@ def show(value: Number, unit: str = "1", *, scale: Scale | None = None, plus: bo
 def show_interval(
     value: Number, interval: tuple[Number, Number] | None, unit: str = "1", *, plus: bool = False
 ) -> str:
-    """A value and its interval on one scale; the value alone if there is no interval, or no width to it.
+    """A value and its interval on one scale, even one of no width; the value alone if there is none.
 
     Examples
     --------
     >>> show_interval(7_300_000, (6_900_000, 7_800_000), "ns", plus=True)
     '+7.30 [+6.90, +7.80] ms'
-    >>> show_interval(5, (5, 5))
-    '5'
+    >>> show_interval(5, (5, 5)), show_interval(5, None)
+    ('5 [5, 5]', '5')
     """
     if value is None or interval is None or interval[0] is None or interval[1] is None:
-        return show(value, unit, plus=plus)
-    if interval[0] == interval[1] == value:
         return show(value, unit, plus=plus)
     scale = scale_of(unit, value, *interval)
     bare = Scale(scale.divisor, "")
