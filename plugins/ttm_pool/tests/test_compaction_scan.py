@@ -187,3 +187,18 @@ def test_the_pools_own_limit_is_no_loss(bench):
     ttm_pool_free(b.pool, tt)
     assert b.pool.allocated_pages == 0
     assert [losses.nr_pages_evicted for name, losses in b.mm.ledger if name == "ttm"] == [0]
+
+
+def test_it_says_what_it_holds_in_a_pageblock(bench):
+    b = bench(dma32=TWO_PAIRS, initial_blocks=blocks(8, 2, True))
+    first = min(b.pool.types[32 + 0].blocks().tolist())
+    zone = b.mm.pgdat.node_zones[1]
+
+    def holds(lo: int, hi: int) -> int:
+        cs = CompactionScan(
+            zone, 0, 9, lo, hi, 512, True, MigrateMode.ASYNC, gfp.GFP_HIGHUSER, 0, ScanPhase.PAGEBLOCK
+        )
+        return TtmPoolShrinker(b.pool).compaction_holds(cs)
+
+    assert (holds(first, first + 512), holds(first, first + 256)) == (512, 256)
+    assert holds(first + 512, first + 1024) == holds(first - 512, first) == 0

@@ -56,3 +56,13 @@ class TtmPoolShrinker:
         if not self._pool.allocated_pages:
             return SHRINK_STOP
         return free_for_compaction(self._pool, cs)
+
+    @hookimpl
+    def compaction_holds(self, cs: CompactionScan) -> int:
+        """Pages of pooled blocks that begin in the range."""
+        held = 0
+        for pt in self._pool.types:
+            if pt.nr_blocks:
+                pfns = pt.blocks()
+                held += int(((pfns >= cs.pfn_lo) & (pfns < cs.pfn_hi)).sum()) << pt.order
+        return held
