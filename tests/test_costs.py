@@ -67,3 +67,18 @@ def test_jiffies_round_trip(jiffies):
     ns = costs.jiffies_to_nsecs(jiffies)
     assert costs.nsecs_to_jiffies(ns) == jiffies
     assert costs.nsecs_to_jiffies(ns + costs.TICK_NSEC - 1) == jiffies
+
+
+def test_single_costs_can_be_replaced():
+    known = costs.profile("default")
+    changed = costs.profile("default", {"gpu_job": 7, "copy_page": 0})
+    assert changed == replace(known, gpu_job=7, copy_page=0)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [({"gpu_jobs": 1}, "unknown cost 'gpu_jobs'; did you mean 'gpu_job'"), ({"gpu_job": -1}, "at least 0")],
+)
+def test_what_is_no_cost_is_refused(replaced, message):
+    with pytest.raises(InputError, match=message):
+        costs.profile("default", replaced)

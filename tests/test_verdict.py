@@ -16,6 +16,7 @@ from verdict.statements import STATEMENTS
 from verdict.studies import load_studies, request_of, varied
 
 from mmfw.compare.model import Cell, Comparison, RunReference, Study, StudyPolicy, StudyScenario
+from mmfw.costs import describe
 from mmfw.results import Recording, read_run
 from mmfw.run import RunRequest, run
 
@@ -239,3 +240,19 @@ def test_what_a_counter_gained_is_read_between_two_moments(tmp_path):
     assert late + gained(made, "probe_evictions", 0, 1.2) == whole
     with pytest.raises(NotRun, match="has no samples of nothing"):
         gained(made, "nothing", 0, 1)
+
+
+def test_costs_are_varied_once_each_and_only_where_no_source_gives_them():
+    groups = load_studies().sensitivity.vary_costs
+    costs = [cost for group in groups for cost in group.costs]
+    assert len(costs) == len(set(costs))
+    known = dict(describe("default"))
+    unsourced = {
+        cost for cost, figure in known.items() if figure.source.startswith(("estimate", "the scenario"))
+    }
+    # A switch costs what lmbench measured; swapping out goes with the device.
+    assert set(costs) == unsourced - {"context_switch", "syscall"} | {"swap_out_page"}
+    halved = next(
+        each for each in varied(load_studies().sensitivity) if each.spec.name == "vary-costs-gpu-0.5"
+    )
+    assert halved.spec.overrides == {"cost_ns.bind_bo": 10_000, "cost_ns.gpu_job": 500_000}

@@ -241,23 +241,21 @@ def _sensitivity(studies: Studies, evidence: Evidence) -> str:
         "",
         f"`{section.scenario}` for {section.duration}, {section.seeds} seeds, each such parameter halved and doubled: "
         f"`{section.metric}` from second {section.from_seconds:g} on, and as a multiple of mainline's. Before that all policies "
-        "make their objects. Not varied: the cost table, of which `--set costs=` takes a whole profile only, and the rows of "
+        "make their objects. Costs are varied in groups, and the profile's ns are in brackets. Not varied: the rows of "
         "/proc/buddyinfo.",
         "",
         "| parameter | value | mainline | " + " | ".join(section.policies) + " |",
         "|---" * (len(section.policies) + 3) + "|",
     ]
     for each in varied(section):
-        name = "none" if each.parameter is None else f"`{each.parameter.key}` ({each.parameter.note})"
-        value = "" if each.parameter is None else str(each.value)
         try:
             base = evidence.of_runs(each.spec.name, read)
             ratios = [
                 str(evidence.ratio_of_runs(each.spec.name, read, policy)) for policy in section.policies
             ]
-            lines.append(f"| {name} | {value} | {base} | {' | '.join(ratios)} |")
+            lines.append(f"| {each.parameter} | {each.value} | {base} | {' | '.join(ratios)} |")
         except NotRun as fault:
-            lines.append(f"| {name} | {value} | {fault} |" + " |" * len(section.policies))
+            lines.append(f"| {each.parameter} | {each.value} | {fault} |" + " |" * len(section.policies))
     return "\n".join(lines)
 
 

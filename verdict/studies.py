@@ -10,6 +10,7 @@ import tomli
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmfw.compare import CompareRequest
+from mmfw.costs import describe
 
 FILE: Final = Path(__file__).with_name("studies.toml")
 
@@ -40,6 +41,14 @@ class Variation(_Model):
     note: str
 
 
+class CostVariation(_Model):
+    """Costs of the profile that are estimates and belong together, and by what all of them are multiplied."""
+
+    name: str
+    costs: tuple[str, ...]
+    factors: tuple[float, ...]
+
+
 class Sensitivity(_Model):
     """Whether a study's outcome hangs on such parameters; `metric` is counted from ``from_seconds`` to the end."""
 
@@ -50,6 +59,7 @@ class Sensitivity(_Model):
     from_seconds: float
     policies: tuple[str, ...]
     vary: tuple[Variation, ...]
+    vary_costs: tuple[CostVariation, ...]
 
 
 class Studies(_Model):
@@ -62,10 +72,10 @@ class Studies(_Model):
 
 @dataclass(frozen=True, slots=True)
 class Varied:
-    """One varied parameter's study; ``parameter`` is None for the one that varies nothing."""
+    """A study with something varied: what, and to which value; both are for people."""
 
-    parameter: Variation | None
-    value: Any
+    parameter: str
+    value: str
     spec: StudySpec
 
 
@@ -88,11 +98,21 @@ def varied(sensitivity: Sensitivity) -> list[Varied]:
             overrides=overrides,
         )
 
-    found = [Varied(None, None, spec("vary-nothing", {}))]
+    found = [Varied("none", "", spec("vary-nothing", {}))]
     for each in sensitivity.vary:
         for value in each.values:
             name = f"vary-{each.key.rpartition('.')[2]}-{value}"
-            found.append(Varied(each, value, spec(name, {each.key: value})))
+            found.append(Varied(f"`{each.key}` ({each.note})", str(value), spec(name, {each.key: value})))
+    known = dict(describe("default"))
+    for group in sensitivity.vary_costs:
+        label = f"`cost_ns`, {group.name}: " + ", ".join(
+            f"`{cost}` ({known[cost].ns})" for cost in group.costs
+        )
+        for factor in group.factors:
+            changed = {f"cost_ns.{cost}": round(known[cost].ns * factor) for cost in group.costs}
+            found.append(
+                Varied(label, f"times {factor:g}", spec(f"vary-costs-{group.name}-{factor:g}", changed))
+            )
     return found
 
 

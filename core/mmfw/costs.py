@@ -8,7 +8,7 @@ task or a clock: code multiplies a figure by its count and hands the product to 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -242,15 +242,29 @@ _TCG: Final = {
 _PROFILES: Final = {"default": _DEFAULT, "tcg": {**_DEFAULT, **_TCG}}
 
 
-def profile(name: str) -> CostProfile:
+def profile(name: str, replaced: Mapping[str, int] | None = None) -> CostProfile:
     """The cost profile of that name.
+
+    Parameters
+    ----------
+    name : str
+        One of `profile_names`.
+    replaced : mapping, optional
+        Costs to take in place of the profile's, ns, by their names.
 
     Raises
     ------
     InputError
-        If there is none; the message suggests the nearest.
+        If there is no such profile or cost; the message suggests the nearest.
     """
-    return CostProfile(name=name, **{cost: figure.ns for cost, figure in _figures(name).items()})
+    table = {cost: figure.ns for cost, figure in _figures(name).items()}
+    for cost, ns in (replaced or {}).items():
+        if cost not in table:
+            raise InputError(f"unknown cost {cost!r}; {did_you_mean(cost, COST_NAMES)}")
+        if ns < 0:
+            raise InputError(f"cost {cost} is {ns} ns: it must be at least 0")
+        table[cost] = ns
+    return CostProfile(name=name, **table)
 
 
 def describe(name: str) -> Iterator[tuple[str, Cost]]:

@@ -69,7 +69,9 @@ def kind_of(metric: Metric) -> FigureKind:
     >>> from mmfw.offers import Metric
     >>> [
     ...     kind_of(Metric("x_y", unit, kind, "neither", "", read=id))
-    ...     for unit, kind in (("pages", "counter"), ("us", "counter"), ("ns", "gauge"), ("MiB/s", "ratio"), ("1", "ratio"))
+    ...     for unit, kind in (
+    ...         ("pages", "counter"), ("us", "counter"), ("ns", "gauge"), ("MiB/s", "ratio"), ("1", "ratio"),
+    ...     )
     ... ]
     ['count', 'time', 'duration', 'rate', 'share']
     """
@@ -92,7 +94,7 @@ FIXED: Final = (
     Figure("nr_free_pages_median", "pages", "neither", "free pages, median of samples", "level"),
     Figure("nr_free_pages_end", "pages", "neither", "free pages at the end", "level"),
     Figure("success_ratio_order_9", "1", "higher", "share of requests of orders 9 and 10 that got a block", "share"),
-    Figure("latency_p50_ns_order_9", "ns", "lower", "time within which half of the order-9 requests returned", "duration"),
+    Figure("latency_p50_ns_order_9", "ns", "lower", "time in which half of the order-9 requests returned", "duration"),
     Figure("latency_p99_ns_order_9", "ns", "lower", "time within which 99% of the order-9 requests returned", "duration"),
     Figure("working_set_loss_pages", "pages", "lower", "pages evicted and needed again within 10 s", "count"),
     Figure(
@@ -100,8 +102,8 @@ FIXED: Final = (
         "the same for each page of a successful request of costly order", "ratio",
     ),
     Figure("shrinker_pages_per_object", "1", "higher", "pages that came free for each object shrinkers freed", "ratio"),
-    Figure("contiguity_yield", "1", "higher", "free 2 MiB blocks 100 ms after each 512 pages were evicted there", "ratio"),
-    Figure("unusable_index_order_9", "1/1000", "lower", "share of free memory that an order-9 request cannot use", "share"),
+    Figure("contiguity_yield", "1", "higher", "free 2 MiB blocks 100 ms after every 512 pages evicted there", "ratio"),
+    Figure("unusable_index_order_9", "1/1000", "lower", "share of free memory that no order-9 request can use", "share"),
     Figure("free_blocks_order_9", "1", "higher", "free blocks of 2 MiB, median of samples", "level"),
     Figure("kswapd_busy_ratio", "1", "lower", "share of the time that kswapd was at work", "share"),
     Figure("kcompactd_busy_ratio", "1", "lower", "share of the time that kcompactd was at work", "share"),

@@ -230,7 +230,7 @@ def prepare(request: RunRequest) -> Prepared:
     lasts = scenario.short_duration if request.short else scenario.duration
     until_ns = parse_duration(request.duration or lasts)
     scenario, machine = _machine(request, _with_options(scenario, request.policies))
-    costs = profile(scenario.costs)
+    costs = profile(scenario.costs, scenario.cost_ns)
     of_files = request.machine is not None and parse_ram_size(request.machine) is None
     inputs = RunInputs(
         format=FORMAT,

@@ -14,6 +14,7 @@ import tomli
 from importlib_metadata import entry_points
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mmfw.costs import profile
 from mmfw.errors import InputError, did_you_mean
 from mmfw.mm.sysctl import SysctlVm
 from mmfw.resources import package_files
@@ -130,7 +131,11 @@ class Scenario(_Model):
     machine: str = Field(description="RAM size, or a folder of copied /proc files beside this file")
     nr_cpus: int = Field(1, ge=1, le=64)
     nr_swap_pages: Count = Field(0, description="size of the swap device, pages")
-    costs: str = "default"
+    costs: str = Field("default", description="profile of what work costs in virtual time")
+    cost_ns: dict[str, Count] = Field(
+        default_factory=dict,
+        description="costs in place of the profile's, ns, as --set cost_ns.gpu_job=500000",
+    )
     duration: str = "60s"
     short_duration: str = "5s"
     vm: VmSettings = Field(default_factory=VmSettings, description="sysctls, as --set vm.swappiness=10")
@@ -160,6 +165,10 @@ class Scenario(_Model):
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Scenario:
+        try:
+            profile(self.costs, self.cost_ns)
+        except InputError as fault:
+            raise ValueError(str(fault)) from None
         names = [phase.name for phase in self.phases]
         doubled = next((name for name in names if names.count(name) > 1), None)
         if doubled is not None:

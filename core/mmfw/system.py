@@ -120,7 +120,7 @@ def _new_mm(
         bind_shrinker=lambda shrinker, name: bind_shrinker(shrinker, name, plugins.owner_of(shrinker)),
         hook=lambda name: hook_caller(plugins, name),
     )
-    sched = Scheduler(nr_cpus=machine.nr_cpus, costs=profile(scenario.costs))
+    sched = Scheduler(nr_cpus=machine.nr_cpus, costs=profile(scenario.costs, scenario.cost_ns))
     mm = Mm(
         state,
         sched,
