@@ -101,7 +101,8 @@ def record_wakes(mm):
         wakes.append((wake.order, wake.gfp_mask, wake.highest_zoneidx, wake.reason))
         return WakePlan(kswapd_order=wake.order)
 
-    mm._vmscan._ops = dataclasses.replace(mm._vmscan._ops, plan_wakeup=plan)
+    requests = mm._freelist.kswapd
+    requests._ops = dataclasses.replace(requests._ops, plan_wakeup=plan)
     return wakes
 
 

@@ -84,7 +84,7 @@ def test_kswapd_wakes_everybody_before_it_sleeps(mm):
 
     task = mm.sched.spawn(waiter, name="waiter", daemon=True)
     mm.sched.run(mm.sched.now + 10 * MSEC)
-    assert mm._vmscan.pfmemalloc_wait.waitqueue_active()
+    assert mm._vmscan._pfmemalloc_wait.waitqueue_active()
     allowed.append(True)
     mm.kswapd._balancer.prepare_kswapd_sleep(0, 2)
     mm.sched.run(mm.sched.now + 10 * MSEC)

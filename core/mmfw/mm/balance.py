@@ -96,7 +96,8 @@ class Balancer:
         if boosted:
             for zone, boost in boosts:
                 zone.watermark_boost -= min(zone.watermark_boost, boost)
-            vmscan.wakeup_kcompactd(PAGEBLOCK_ORDER, highest_zoneidx)
+            if vmscan.compaction is not None:
+                vmscan.compaction.wakeup_kcompactd(PAGEBLOCK_ORDER, highest_zoneidx)
         if vmscan.lru_scan is not None:
             vmscan.lru_scan.snapshot_refaults()
         vmscan.end_reclaim()

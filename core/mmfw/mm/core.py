@@ -46,6 +46,7 @@ from mmfw.mm.sysctl import SysctlVm
 from mmfw.mm.trace import Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmEvent, VmStat
+from mmfw.mm.wakeup import KswapdRequests
 from mmfw.mm.xarray_nodes import XarrayNodes
 from mmfw.rawrandom import Rng
 from mmfw.sched import PF_KTHREAD, Scheduler, Task, WaitQueue
@@ -169,6 +170,9 @@ class Mm:
         )
         lru_scan = LruScan(pgdat, self.lruvec, self.rmap, self.page_io, context, trace, vmstat, costs)
         kswapd_wait = WaitQueue(sched, "kswapd_wait")
+        kswapd_requests = KswapdRequests(
+            pgdat, self.compaction.wakeup_kcompactd, host.ops, kswapd_wait, trace
+        )
         vmscan = Vmscan(
             pgdat,
             self.shrinkers,
@@ -176,15 +180,15 @@ class Mm:
             lru_scan,
             self.compaction,
             host.ops,
-            kswapd_wait,
+            kswapd_requests,
+            WaitQueue(sched, "pfmemalloc_wait"),
             context,
             trace,
             vmstat,
             profile,
         )
-        vmscan.pfmemalloc_wait = WaitQueue(sched, "pfmemalloc_wait")
         self.compaction.zone_reclaimable_pages = vmscan.zone_reclaimable_pages
-        self._freelist = freelist = Freelist(pgdat, vmscan, context)
+        self._freelist = freelist = Freelist(pgdat, kswapd_requests, context)
         # The OOM killer needs mappings, which need the allocator, whose slow path ends at the OOM killer.
         self.ledger = Ledger(sched, memory)
         self.requests = RequestStats()
@@ -222,7 +226,7 @@ class Mm:
         self.swap = SwapStore(
             self._allocator, self.lruvec, self.rmap, self.page_io, context, costs, vmstat, memory
         )
-        self.kswapd = Kswapd(sched, pgdat, Balancer(vmscan, vmstat), kswapd_wait, trace, vmstat)
+        self.kswapd = Kswapd(sched, kswapd_requests, Balancer(vmscan, vmstat), kswapd_wait, trace, vmstat)
         self.kcompactd = Kcompactd(sched, self.compaction, kcompactd_wait, trace)
         self.compaction.kswapd_is_running = lambda: self.kswapd.running
         self._vmscan = vmscan

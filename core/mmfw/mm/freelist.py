@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mmfw.mm.context import ExecContext
     from mmfw.mm.mmzone import PglistData, Zone
-    from mmfw.mm.vmscan import Vmscan
+    from mmfw.mm.wakeup import KswapdRequests
 
 PF_MEMALLOC: Final = 0x800
 PF_MEMALLOC_NOFS: Final = 0x40000
@@ -59,11 +59,11 @@ class Freelist:
         The running task.
     """
 
-    def __init__(self, pgdat: PglistData, vmscan: Vmscan, context: ExecContext) -> None:
+    def __init__(self, pgdat: PglistData, kswapd: KswapdRequests, context: ExecContext) -> None:
         self.pgdat = pgdat
         self.memory = pgdat.memory
         self.node_row = 0
-        self._vmscan = vmscan
+        self.kswapd = kswapd
         self._context = context
         self._requests: dict[tuple[int, int], Request] = {}
         # By highest zone index; memory is neither plugged in nor out.
@@ -165,16 +165,12 @@ class Freelist:
             return  # another CPU was quicker
         zone = self.pgdat.node_zones[int(S[pg.S_BOOST_WAKE]) - 1]
         S[pg.S_BOOST_WAKE] = 0
-        self._vmscan.wakeup_kswapd(zone, 0, 0, zone.index, WakeReason.BOOST)
+        self.kswapd.wakeup_kswapd(0, 0, zone.index, WakeReason.BOOST)
 
     def wake_all_kswapds(self, request: Request, order: int) -> None:
         """``wake_all_kswapds()``: once per node of the zonelist, and there is one."""
-        preferred = self.preferred_zone(request.highest_zoneidx)
-        if preferred >= 0:
-            zone = self.pgdat.node_zones[preferred]
-            self._vmscan.wakeup_kswapd(
-                zone, request.gfp_mask, order, request.highest_zoneidx, WakeReason.SLOWPATH
-            )
+        if self.preferred_zone(request.highest_zoneidx) >= 0:
+            self.kswapd.wakeup_kswapd(request.gfp_mask, order, request.highest_zoneidx, WakeReason.SLOWPATH)
 
     def unreserve_highatomic_pageblock(self, request: Request, *, force: bool) -> bool:
         """Give one highatomic block back; whether pages were moved (``unreserve_highatomic_pageblock()``)."""

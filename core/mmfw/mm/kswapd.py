@@ -18,10 +18,11 @@ from mmfw.sched import (
     schedule_timeout_jiffies,
 )
 from mmfw.state import MAX_NR_ZONES
+from mmfw.types import KswapdRequest
 
 if TYPE_CHECKING:
     from mmfw.mm.balance import Balancer
-    from mmfw.mm.mmzone import PglistData
+    from mmfw.mm.wakeup import KswapdRequests
 
 #: HZ/10 in ns: the nap before the full sleep.
 NAP_NS: Final = 100_000_000
@@ -34,8 +35,8 @@ class Kswapd:
     ----------
     sched : Scheduler
         Where it runs.
-    pgdat : PglistData
-        Its node, which holds the wakers' requests.
+    requests : KswapdRequests
+        What it is asked for.
     balancer : Balancer
         What it does when awake.
     trace, vmstat
@@ -47,14 +48,15 @@ class Kswapd:
     def __init__(
         self,
         sched: Scheduler,
-        pgdat: PglistData,
+        requests: KswapdRequests,
         balancer: Balancer,
         wait: WaitQueue,
         trace: Tracepoints,
         vmstat: VmStat,
     ) -> None:
         self._sched = sched
-        self._pgdat = pgdat
+        self._pgdat = balancer.pgdat
+        self._requests = requests
         self._balancer = balancer
         self._trace = trace
         self._vmstat = vmstat
@@ -87,57 +89,44 @@ class Kswapd:
         return self._busy_since is None
 
     def _main(self) -> None:
-        pgdat = self._pgdat
-        highest_zoneidx, beyond = MAX_NR_ZONES - 1, 0
+        node_id = self._pgdat.node_id
+        request, beyond = KswapdRequest(0, MAX_NR_ZONES - 1), 0
         while True:
-            alloc_order = reclaim_order = pgdat.kswapd_order
-            highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
+            request = self._requests.peek(request.highest_zoneidx)
+            reclaim_order = request.order
             while True:
-                self._try_to_sleep(alloc_order, reclaim_order, highest_zoneidx, beyond)
-                alloc_order = pgdat.kswapd_order
-                highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
-                pgdat.kswapd_order = 0
-                beyond, pgdat.kswapd_min_free_pages = pgdat.kswapd_min_free_pages, 0
-                pgdat.kswapd_highest_zoneidx = MAX_NR_ZONES
-                self._balancer.vmscan.kswapd_begins(alloc_order, highest_zoneidx)
+                self._try_to_sleep(request, reclaim_order, beyond)
+                request, beyond = self._requests.take(request.highest_zoneidx)
                 self._busy_since = self._sched.now
                 self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
                 if self._trace.enabled(MmVmscanKswapdWake):
-                    self._trace.emit(MmVmscanKswapdWake(pgdat.node_id, highest_zoneidx, alloc_order))
+                    self._trace.emit(MmVmscanKswapdWake(node_id, request.highest_zoneidx, request.order))
                 self._sched.charge(self._sched.costs.kswapd_wake + self._first_pass_ns, "kswapd")
                 self._first_pass_ns = 0
-                reclaim_order = self._balancer.balance_pgdat(alloc_order, highest_zoneidx, beyond)
+                reclaim_order = self._balancer.balance_pgdat(request.order, request.highest_zoneidx, beyond)
                 self._busy_ns += self._sched.now - self._busy_since
                 self._busy_since = None
-                if reclaim_order >= alloc_order:
+                if reclaim_order >= request.order:
                     break
 
-    def _highest_zoneidx(self, previous: int) -> int:
-        """``kswapd_highest_zoneidx()``: what the wakers asked, else what it was."""
-        asked = self._pgdat.kswapd_highest_zoneidx
-        return previous if asked == MAX_NR_ZONES else asked
-
-    def _try_to_sleep(self, alloc_order: int, reclaim_order: int, highest_zoneidx: int, beyond: int) -> None:
+    def _try_to_sleep(self, request: KswapdRequest, reclaim_order: int, beyond: int) -> None:
         """``kswapd_try_to_sleep()``: a nap of HZ/10, then, if nobody came, the full sleep."""
-        pgdat, balancer = self._pgdat, self._balancer
+        balancer, highest_zoneidx = self._balancer, request.highest_zoneidx
         remaining = 0
         self._wait.prepare_to_wait()
         if balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx, beyond):
             compaction = balancer.vmscan.compaction
             if compaction is not None:
                 compaction.reset_isolation_suitable()
-                compaction.wakeup_kcompactd(alloc_order, highest_zoneidx)
+                compaction.wakeup_kcompactd(request.order, highest_zoneidx)
             remaining = schedule_timeout_jiffies(self._sched, NAP_NS, self._wait)
             if remaining:
-                pgdat.kswapd_highest_zoneidx = self._highest_zoneidx(highest_zoneidx)
-                pgdat.kswapd_order = max(pgdat.kswapd_order, reclaim_order)
-                pgdat.kswapd_min_free_pages = max(pgdat.kswapd_min_free_pages, beyond)
-                balancer.vmscan.kswapd_requeues(reclaim_order, highest_zoneidx)
+                self._requests.put_back(KswapdRequest(reclaim_order, highest_zoneidx), beyond)
             self._wait.finish_wait()
             self._wait.prepare_to_wait()
         if not remaining and balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx, beyond):
             if self._trace.enabled(MmVmscanKswapdSleep):
-                self._trace.emit(MmVmscanKswapdSleep(pgdat.node_id))
+                self._trace.emit(MmVmscanKswapdSleep(self._pgdat.node_id))
             self._sched.schedule_timeout(MAX_SCHEDULE_TIMEOUT, self._wait)
         else:
             self._vmstat.count(

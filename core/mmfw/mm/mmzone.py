@@ -218,6 +218,10 @@ class PglistData:
             if zone.managed_pages:
                 yield zone
 
+    def pgdat_watermark_boosted(self, highest_zoneidx: int) -> bool:
+        """Whether a zone up to an index has a boosted watermark (``pgdat_watermark_boosted()``)."""
+        return any(zone.watermark_boost for zone in self.managed_zones(highest_zoneidx))
+
     def pgdat_balanced(self, order: int, highest_zoneidx: int, beyond: int = 0) -> bool:
         """Whether some zone up to an index has an order at its high watermark (``pgdat_balanced()``).
 

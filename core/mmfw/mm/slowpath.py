@@ -178,7 +178,7 @@ class Slowpath:
     def has_company(self, request: Request) -> bool:
         """Whether other CPUs run, and to enter the slow path would wake nobody: kswapd is up, or is not asked."""
         return self._freelist.memory.nr_cpus > 1 and (
-            not request.slow_flags & pg.ALLOC_KSWAPD or self._vmscan.kswapd_is_awake
+            not request.slow_flags & pg.ALLOC_KSWAPD or self._freelist.kswapd.kswapd_is_awake
         )
 
     def charge_entries(self, nr: int) -> None:

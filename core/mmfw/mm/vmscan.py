@@ -18,34 +18,31 @@ from mmfw.mm.throttle import MAX_RECLAIM_RETRIES, VmscanThrottle, reclaim_thrott
 from mmfw.mm.trace import (
     MmVmscanDirectReclaimBegin,
     MmVmscanDirectReclaimEnd,
-    MmVmscanWakeupKswapd,
     Tracepoints,
 )
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.sched import MAX_SCHEDULE_TIMEOUT, PF_KTHREAD
-from mmfw.state import MAX_NR_ZONES, ZoneType
+from mmfw.state import ZoneType
 from mmfw.types import (
     DEF_PRIORITY,
     SWAP_CLUSTER_MAX,
     CompactResult,
-    KswapdRequest,
-    KswapdWake,
     MmOps,
     ReclaimContext,
     Reclaimer,
     ScanControl,
     ScanCounts,
     ShrinkControl,
-    WakeReason,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmfw.mm.context import ExecContext, WaitQueueHead
+    from mmfw.mm.context import ExecContext
     from mmfw.mm.lru_scan import LruScan
     from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.shrinker import ShrinkerList
+    from mmfw.mm.wakeup import KswapdRequests
     from mmfw.sched import WaitQueue
 
 PAGE_ALLOC_COSTLY_ORDER: Final = 3
@@ -57,7 +54,7 @@ def compact_gap(order: int) -> int:
 
 
 class CompactionView(Protocol):
-    """Compaction, as reclaim sees it."""
+    """Compaction, as reclaim and kswapd see it."""
 
     def compaction_suitable(
         self, zone: Zone, order: int, alloc_flags: int, highest_zoneidx: int
@@ -86,11 +83,13 @@ class Vmscan:
     lruvec, lru_scan : optional
         The LRU lists and the scan of them; None on a machine whose trace shows no pages on them.
     compaction : CompactionView or None
-        None on a machine where nothing compacts.
+        Asked whether a zone is better compacted; None on a machine where nothing compacts.
     ops : MmOps
-        Decisions: whether and for what kswapd is woken, whether shrinkers are called.
-    kswapd_wait : WaitQueueHead
-        Where kswapd sleeps.
+        Decisions: whether shrinkers are called, and what counts as kswapd's failure.
+    kswapd : KswapdRequests
+        Wakes kswapd for the reserves.
+    pfmemalloc_wait : WaitQueue or None
+        Where direct reclaim waits while reserves are low; None where nobody can wait.
     context : ExecContext
         The running task and the clock.
     trace, vmstat
@@ -107,7 +106,8 @@ class Vmscan:
         lru_scan: LruScan | None,
         compaction: CompactionView | None,
         ops: MmOps,
-        kswapd_wait: WaitQueueHead,
+        kswapd: KswapdRequests,
+        pfmemalloc_wait: WaitQueue | None,
         context: ExecContext,
         trace: Tracepoints,
         vmstat: VmStat,
@@ -120,75 +120,12 @@ class Vmscan:
         self._shrinkers = shrinkers
         self._lruvec = lruvec
         self._ops = ops
-        self._kswapd_wait = kswapd_wait
+        self._kswapd = kswapd
         self._context = context
         self._trace = trace
         self._vmstat = vmstat
         self._reclaimed_slab: dict[object, int] = {}
-        self._wakes: dict[tuple[int, int, int, WakeReason], KswapdWake] = {}
-        self.pfmemalloc_wait: WaitQueue | None = None
-
-    # --- waking kswapd ------------------------------------------------------------------------------
-
-    @property
-    def kswapd_is_awake(self) -> bool:
-        """Whether kswapd is at work, or about to be."""
-        return not self._kswapd_wait.waitqueue_active()
-
-    def pgdat_watermark_boosted(self, highest_zoneidx: int) -> bool:
-        """Whether a zone up to an index has a boosted watermark (``pgdat_watermark_boosted()``)."""
-        return any(zone.watermark_boost for zone in self.pgdat.managed_zones(highest_zoneidx))
-
-    def wakeup_kswapd(
-        self, zone: Zone, gfp_mask: int, order: int, highest_zoneidx: int, reason: WakeReason
-    ) -> None:
-        """Ask kswapd for an order (``wakeup_kswapd()``); what that becomes is a decision hook."""
-        pgdat = self.pgdat
-        asked = order, gfp_mask, highest_zoneidx, reason
-        wake = self._wakes.get(asked)
-        if wake is None:
-            wake = self._wakes[asked] = KswapdWake(*asked)
-        plan = self._ops.plan_wakeup(pgdat, wake)
-        if plan.kcompactd_order is not None:
-            self.wakeup_kcompactd(plan.kcompactd_order, highest_zoneidx)
-        if plan.kswapd_order is None:
-            return
-        order = plan.kswapd_order
-        current = pgdat.kswapd_highest_zoneidx
-        if current == MAX_NR_ZONES or current < highest_zoneidx:
-            pgdat.kswapd_highest_zoneidx = highest_zoneidx
-        pgdat.kswapd_order = max(pgdat.kswapd_order, order)
-        beyond = plan.kswapd_min_free_pages
-        pgdat.kswapd_min_free_pages = max(pgdat.kswapd_min_free_pages, beyond)
-        if self._ops.fold_kswapd_waker is not None:
-            self._ops.fold_kswapd_waker(pgdat, wake)
-        if not self._kswapd_wait.waitqueue_active():
-            return
-        if pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES or (
-            pgdat.pgdat_balanced(order, highest_zoneidx, beyond)
-            and not self.pgdat_watermark_boosted(highest_zoneidx)
-        ):
-            if not gfp_mask & gfp.DIRECT_RECLAIM:
-                self.wakeup_kcompactd(order, highest_zoneidx)
-            return
-        if self._trace.enabled(MmVmscanWakeupKswapd):
-            self._trace.emit(MmVmscanWakeupKswapd(pgdat.node_id, highest_zoneidx, order, gfp_mask))
-        self._kswapd_wait.wake_up()
-
-    def wakeup_kcompactd(self, order: int, highest_zoneidx: int) -> None:
-        """Ask kcompactd for an order (``wakeup_kcompactd()``)."""
-        if self.compaction is not None:
-            self.compaction.wakeup_kcompactd(order, highest_zoneidx)
-
-    def kswapd_begins(self, order: int, highest_zoneidx: int) -> None:
-        """Tell policies that kswapd takes its request."""
-        if self._ops.kswapd_begin is not None:
-            self._ops.kswapd_begin(self.pgdat, KswapdRequest(order, highest_zoneidx))
-
-    def kswapd_requeues(self, order: int, highest_zoneidx: int) -> None:
-        """Tell policies that kswapd, woken from its nap, puts back what it had taken."""
-        if self._ops.kswapd_requeue is not None:
-            self._ops.kswapd_requeue(self.pgdat, KswapdRequest(order, highest_zoneidx))
+        self._pfmemalloc_wait = pfmemalloc_wait
 
     def counts_as_failure(self, sc: ScanControl) -> bool:
         """Whether a pass that reclaimed nothing brings kswapd nearer to giving up."""
@@ -385,19 +322,17 @@ class Vmscan:
                 free += zone.nr_free_pages
         if not reserve or free > reserve // 2:
             return True
-        if self._kswapd_wait.waitqueue_active():
-            self.pgdat.kswapd_highest_zoneidx = min(self.pgdat.kswapd_highest_zoneidx, ZoneType.NORMAL)
-            self._kswapd_wait.wake_up()
+        self._kswapd.wake_for_reserves()
         return False
 
     def wake_throttled(self) -> None:
         """Wake the tasks that wait for kswapd; those that find too little free sleep again."""
-        if self.pfmemalloc_wait is not None:
-            self.pfmemalloc_wait.wake_up_all()
+        if self._pfmemalloc_wait is not None:
+            self._pfmemalloc_wait.wake_up_all()
 
     def wake_allowed(self) -> None:
         """Wake them if they may reclaim now, as kswapd does when it has reclaimed (``balance_pgdat()``)."""
-        wait = self.pfmemalloc_wait
+        wait = self._pfmemalloc_wait
         if wait is not None and wait.waitqueue_active() and self.allow_direct_reclaim():
             wait.wake_up_all()
 
@@ -409,11 +344,11 @@ class Vmscan:
         """
         if self._context.task_flags & PF_KTHREAD or self._context.fatal_signal_pending:
             return False
-        if self.pfmemalloc_wait is None or self.allow_direct_reclaim():
+        if self._pfmemalloc_wait is None or self.allow_direct_reclaim():
             return False
         self._vmstat.count(VmEvent.pgscan_direct_throttle)
         limit = MAX_SCHEDULE_TIMEOUT if gfp_mask & gfp.FS else NSEC_PER_SEC
-        self.pfmemalloc_wait.wait_event_timeout(
+        self._pfmemalloc_wait.wait_event_timeout(
             lambda: self._context.fatal_signal_pending or self.allow_direct_reclaim(), limit
         )
         return self._context.fatal_signal_pending

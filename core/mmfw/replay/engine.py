@@ -27,6 +27,7 @@ from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.trace import MmVmscanWakeupKswapd, Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmStat
+from mmfw.mm.wakeup import KswapdRequests
 from mmfw.replay.around import lists_around
 from mmfw.replay.reader import CLASS_GFP, Check, Header, Operation, StateRecord, TraceReader
 from mmfw.replay.states import InconsistentState, read_state
@@ -113,10 +114,10 @@ def _build(header: Header, state: StateRecord, reader: TraceReader) -> _Machine:
     vmstat = VmStat(memory)
     ops = MmOps(plan_wakeup=mmfw_plan_wakeup, should_shrink_slab=mmfw_should_shrink_slab)
     context = IrqsOff()
-    vmscan = Vmscan(
-        pgdat, ShrinkerList(trace, vmstat), None, None, None, ops, SleepingOnce(), context, trace, vmstat
-    )
-    freelist = Freelist(pgdat, vmscan, context)
+    kswapd = KswapdRequests(pgdat, lambda *_: None, ops, SleepingOnce(), trace)
+    shrinkers = ShrinkerList(trace, vmstat)
+    vmscan = Vmscan(pgdat, shrinkers, None, None, None, ops, kswapd, None, context, trace, vmstat)
+    freelist = Freelist(pgdat, kswapd, context)
     slowpath = Slowpath(freelist, vmscan, None, None, context, trace, vmstat)
     allocator = PageAllocator(freelist, slowpath, context)
     kinds = [pg.TR_EXTFRAG, pg.TR_WAKEUP_KSWAPD]
