@@ -205,8 +205,9 @@ def hook_caller(plugins: LoadedPlugins, hook: str, check: Check | None = None) -
     """
     caller = caller_of(plugins, hook)
     assert caller.spec is not None
-    if not caller.get_hookimpls() and caller.spec.opts["firstresult"]:
-        return lambda *args: None
+    if not caller.get_hookimpls():
+        nothing = None if caller.spec.opts["firstresult"] else ()
+        return lambda *args: nothing
     spec_args = tuple(caller.spec.argnames)
     names_of_code: dict[CodeType, str] = {
         inspect.unwrap(impl.function).__code__: impl.plugin_name

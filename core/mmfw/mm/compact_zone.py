@@ -352,6 +352,10 @@ class CompactRun:
         ns = (blocks - before[0]) * self._pageblock_ns + (scanned - before[1]) * costs.compact_scan_page
         self._context.charge(ns + (isolated - before[2]) * costs.compact_isolate_page, "compaction")
         page_ns = costs.migrate_page + costs.copy_page
+        if moved * page_ns < self._context.quiet_ns and not self._context.need_resched():
+            # Nobody would come in between.
+            self._context.charge(moved * page_ns, "compaction")
+            return
         while moved > 0:
             self._context.might_sleep()
             self._context.charge(min(moved, _YIELD_PAGES) * page_ns, "compaction")

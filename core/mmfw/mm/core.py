@@ -299,7 +299,7 @@ class Mm:
 
     def global_free_pages(self) -> int:
         """Free pages of all zones, per-CPU deltas included (``global_zone_page_state_snapshot(NR_FREE_PAGES)``)."""
-        return sum(zone.free_pages_snapshot() for zone in self.pgdat.node_zones if zone.managed_pages)
+        return self.pgdat.free_pages_snapshot()
 
     def global_zone_free_pages(self) -> int:
         """Free pages of all zones without the CPUs' private deltas (``global_zone_page_state(NR_FREE_PAGES)``)."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mmfw.errors import CallerError
-from mmfw.jit import page as pg
+from mmfw.jit import count
 from mmfw.state import PAGEBLOCK_ORDER
 
 if TYPE_CHECKING:
@@ -109,13 +109,13 @@ class Ledger:
         losses.nr_pages_evicted += nr_pages
         if pfns is not None and len(pfns):
             losses.nr_pages_located += len(pfns)
-            blocks = np.asarray(pfns, dtype=np.int64) >> PAGEBLOCK_ORDER
-            # Pages come in runs, and there are few blocks: what is left after this is short.
-            starts = np.flatnonzero(blocks[1:] != blocks[:-1]) + 1
-            blocks = np.array(sorted({int(blocks[0]), *blocks[starts].tolist()}), dtype=np.int64)
+            runs = np.empty(len(pfns), dtype=np.int64)
+            nr_runs = count.blocks_of(pfns, PAGEBLOCK_ORDER, runs)
+            # Pages come in runs, and there are few blocks: what is sorted is short.
+            blocks = np.array(sorted(set(runs[:nr_runs].tolist())), dtype=np.int64)
 
             def look() -> None:
-                losses.nr_blocks_formed += self._nr_free(blocks)
+                losses.nr_blocks_formed += count.nr_free_blocks(self._memory.page, blocks, PAGEBLOCK_ORDER)
 
             self._sched.call_at(self._sched.now + YIELD_NS, look)
 
@@ -139,11 +139,3 @@ class Ledger:
 
     def _of(self, subsystem: str) -> Losses:
         return self._losses.setdefault(subsystem, Losses())
-
-    def _nr_free(self, blocks: NDArray[np.int64]) -> int:
-        """How many pageblocks lie in a free block of their order or above; a pageblock is the most but one."""
-        page, mask = self._memory.page, np.uint32(pg.TYPE_MASK | pg.ORDER_MASK)
-        above = PAGEBLOCK_ORDER + 1
-        own = (page[(blocks << PAGEBLOCK_ORDER + 2) + pg.WORD] & mask) == pg.T_BUDDY | PAGEBLOCK_ORDER
-        larger = (page[(blocks >> 1 << above + 2) + pg.WORD] & mask) == pg.T_BUDDY | above
-        return int(np.count_nonzero(own | larger))

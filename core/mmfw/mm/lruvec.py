@@ -223,7 +223,8 @@ class Lruvec:
             status, done, noted = jit_anon.zap_slots(
                 memory.page, memory.pb, memory.S, self._rmap.slots, self._context.cpu, slots, done, partial
             )
-            heads += partial[:noted].tolist()
+            if noted:
+                heads += partial[:noted].tolist()
             if status == jit_alloc.BATCH_TRACE_FULL:
                 memory.flush_trace()
             elif status == jit_alloc.BATCH_BAD_PAGE:

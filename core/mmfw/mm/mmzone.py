@@ -130,6 +130,11 @@ class Zone:
         """A watermark by ``enum zone_watermarks`` index, boost included."""
         return int(self.memory.S[self._at + pg.Z_WMARK + which]) + self.watermark_boost
 
+    def free_counters(self) -> list[int]:
+        """Where in ``memory.S`` NR_FREE_PAGES and every CPU's delta to it are."""
+        diffs = self._free_diffs
+        return [self._at + pg.Z_FREE, *range(diffs.start, diffs.stop, diffs.step)]
+
     def free_pages_snapshot(self) -> int:
         """NR_FREE_PAGES with every CPU's delta (``zone_page_state_snapshot()``)."""
         S = self.memory.S
@@ -206,6 +211,10 @@ class PglistData:
         self.kcompactd_max_order = 0
         self.kcompactd_highest_zoneidx = MAX_NR_ZONES
         self.attached: Attachments | None = None
+        managed = (zone for zone in self.node_zones if zone.managed_pages)
+        self._free_counters = np.array(
+            [at for zone in managed for at in zone.free_counters()], dtype=np.int64
+        )
 
     @property
     def nr_zones(self) -> int:
@@ -217,6 +226,10 @@ class PglistData:
         for zone in self.node_zones[: highest_zoneidx + 1]:
             if zone.managed_pages:
                 yield zone
+
+    def free_pages_snapshot(self) -> int:
+        """Free pages of all zones with every CPU's delta (``global_zone_page_state_snapshot(NR_FREE_PAGES)``)."""
+        return int(np.add.reduce(self.memory.S[self._free_counters]))
 
     def pgdat_watermark_boosted(self, highest_zoneidx: int) -> bool:
         """Whether a zone up to an index has a boosted watermark (``pgdat_watermark_boosted()``)."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfw.costs import NSEC_PER_SEC, TICK_NSEC, nsecs_to_jiffies
+from mmfw.jit import count
 from mmfw.jit import page as pg
 from mmfw.mm.dirty_throttle import Bandwidth, DirtyState, TaskDirty
 from mmfw.mm.vmstat import VmEvent, VmStat
@@ -95,9 +96,7 @@ class PageIo:
 
         A task sleeps here while the swap device's queue is full (``blk_mq_get_tag()``).
         """
-        orders = self._memory.page[4 * pfns + pg.WORD] & pg.ORDER_MASK
-        single = not orders.any()
-        nr_pages = len(pfns) if single else int((1 << orders.astype(np.int64)).sum())
+        nr_pages, nr_huge = count.folio_pages(self._memory.page, pfns, PAGEBLOCK_ORDER)
         if file:
             self._in_flight += nr_pages
             self._file_device.submit(nr_pages, lambda: self._file_written(pfns, nr_pages))
@@ -106,8 +105,8 @@ class PageIo:
         self._swap_requests += 1
         self._swap_device.submit(nr_pages, lambda: self._swap_written(pfns, nr_pages))
         self._vmstat.count(VmEvent.pswpout, nr_pages)
-        if not single:
-            self._vmstat.count(VmEvent.thp_swpout, int(np.count_nonzero(orders == PAGEBLOCK_ORDER)))
+        if nr_huge:
+            self._vmstat.count(VmEvent.thp_swpout, nr_huge)
         if self._sched.current.pid:
             self._swap_tags.wait_event(lambda: self._swap_requests < SWAP_NR_REQUESTS)
 

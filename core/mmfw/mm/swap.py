@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mmfw import gfp
 from mmfw.errors import InputError
+from mmfw.jit import count
 from mmfw.jit import page as pg
 from mmfw.mm.vmstat import VmEvent, VmStat
 
@@ -77,7 +78,7 @@ class Backup:
 
     def take_back(self, n: int) -> tuple[Pfns, int]:
         """Take the first n pages out: their slots, still full, and how many of them are on the device only."""
-        on_device = int(np.count_nonzero(self._words(n) >= pg.SLOT_SHADOW))
+        on_device = count.at_least(self._words(n), pg.SLOT_SHADOW)
         first = self.base_slot + self._next
         self._next += n
         return np.arange(first, first + n, dtype=np.int64), on_device

@@ -25,9 +25,9 @@ class Caching(Enum):
     CACHED = "cached"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class BlockRun:
-    """Blocks of one order that follow one another in a `TtmTt`.
+    """Blocks of one order that follow one another in a `TtmTt`; nobody changes one.
 
     Attributes
     ----------
@@ -39,17 +39,17 @@ class BlockRun:
 
     order: int
     pfns: Pfns
-    _span: list[tuple[int, int]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _span: tuple[int, int] | None = field(default=None, init=False, repr=False)
 
     @property
     def span(self) -> tuple[int, int]:
         """Lowest pfn of its blocks, and the one behind the highest; (0, 0) without blocks. Computed once."""
-        if not self._span:
+        if self._span is None:
             low, high = (
                 (int(self.pfns.min()), int(self.pfns.max())) if len(self.pfns) else (0, -(1 << self.order))
             )
-            self._span.append((low, high + (1 << self.order)))
-        return self._span[0]
+            self._span = low, high + (1 << self.order)
+        return self._span
 
     @property
     def nr_pages(self) -> int:
