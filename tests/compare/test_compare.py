@@ -170,7 +170,7 @@ def test_a_folder_is_one_process_s_and_holds_a_study_only(
         ({"kernel": "5.4"}, "kernel profile '5.4' is unknown"),
         ({"duration": "1"}, "'1' is no duration"),
         ({"nr_seeds": 0}, "--seeds 0: at least 1"),
-        ({"least_effect": 1.0}, "--least-effect 1: a share of mainline's, from 0 to less than 1"),
+        ({"least_effect": 1.0}, "--least-effect 1.0: a share of mainline's, from 0 to less than 1"),
         ({"least_effect": float("nan")}, "--least-effect nan: a share"),
     ],
 )

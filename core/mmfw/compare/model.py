@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mmfw.compare.statistics import Better, Verdict
 from mmfw.offers import FigureKind
@@ -109,7 +109,7 @@ class Study(_Model):
     numba: str
     scipy: str
     distributions: dict[str, Distribution]
-    least_effect: float = 0.0
+    least_effect: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False)
 
 
 class VsMainline(_Model):

@@ -89,7 +89,7 @@ def make_plan(request: CompareRequest) -> tuple[Plan, tuple[str, ...]]:
         raise InputError(f"--seeds {request.nr_seeds}: at least 1; verdicts take 5")
     if not 0 <= request.least_effect < 1:
         raise InputError(
-            f"--least-effect {request.least_effect:g}: a share of mainline's, from 0 to less than 1"
+            f"--least-effect {request.least_effect!r}: a share of mainline's, from 0 to less than 1"
         )
     book = PolicyBook()
     compositions, remarks = book.compositions(request.policies)

@@ -62,5 +62,5 @@ class CompareRequest:
         for name in self.metrics:
             words += ["--metric", name]
         if self.least_effect != LEAST_EFFECT:
-            words += ["--least-effect", f"{self.least_effect:g}"]
+            words += ["--least-effect", repr(self.least_effect)]
         return tuple(words)
