@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mmfw.binding import bind_mm_ops
 from mmfw.compare.model import FORMAT, Applicability, Study, StudyPolicy, StudyScenario
 from mmfw.compare.policies import ALL, Composition, PolicyBook
 from mmfw.compare.request import CompareRequest
@@ -210,6 +211,8 @@ class _Planned:
         if text not in self._prepared:
             self._requests[text] = replace(self._base, policies=policies)
             self._prepared[text] = prepare(self._requests[text])
+            # Refuses two that answer one decision: here, where nothing has been written yet.
+            bind_mm_ops(self._prepared[text].plugins)
         return text
 
     def _describe(self, source: str, scenario: Scenario, more: tuple[str, ...]) -> StudyScenario:
