@@ -85,7 +85,7 @@ def test_what_is_done_is_not_run_again_and_what_came_of_other_inputs_is(lab: Pat
     assert (out / "compare.json").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert said == []
-    # One damaged, one of another scenario text, one gone.
+    # Of one the manifest is damaged; one is of another scenario text, one gone.
     runs = out / "runs" / "lab-loop"
     (runs / "mainline" / "seed-1" / "manifest.json").write_text("{")
     manifest = runs / "quiet" / "seed-0" / "manifest.json"
@@ -93,8 +93,34 @@ def test_what_is_done_is_not_run_again_and_what_came_of_other_inputs_is(lab: Pat
     manifest.write_text(manifest.read_text().replace('"scenario_sha256": "', '"scenario_sha256": "0'))
     shutil.rmtree(runs / "quiet" / "seed-1")
     compare(request(lab, out, "quiet"), remark=said.append)
-    assert said == [f"2 of 4 runs in {out} came of other inputs or are damaged, and are made again"]
+    assert said == [
+        f"1 of 4 runs in {out} made again, came of other inputs: runs/lab-loop/quiet/seed-0",
+        f"1 of 4 runs in {out} made again, damaged: runs/lab-loop/mainline/seed-1",
+    ]
     assert (out / "compare.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '"digest": "', None])
+def test_a_damaged_run_is_made_again_and_the_answer_stays_meanwhile(
+    lab: Path, tmp_path: Path, damage: str | None
+) -> None:
+    out = tmp_path / "out"
+    compare(request(lab, out, "quiet"))
+    answer = out / "compare.json"
+    before, metrics = answer.read_bytes(), out / "runs" / "lab-loop" / "quiet" / "seed-1" / "metrics.json"
+    whole = metrics.read_bytes()
+    if damage is None:
+        metrics.unlink()
+    else:
+        metrics.write_text(metrics.read_text().replace(damage, damage + "0") if ":" in damage else damage)
+    there: list[bool] = []
+    said: list[str] = []
+    compare(request(lab, out, "quiet"), lambda progress: there.append(answer.exists()), said.append)
+    assert said == [f"1 of 4 runs in {out} made again, damaged: runs/lab-loop/quiet/seed-1"]
+    assert there
+    assert all(there)
+    assert answer.read_bytes() == before
+    assert json.loads(metrics.read_text())["digest"] == json.loads(whole)["digest"]
 
 
 def test_options_that_mean_the_same_share_runs(lab: Path, tmp_path: Path) -> None:
@@ -181,6 +207,20 @@ def test_what_is_wrong_is_said_before_anything_is_written(
         compare(replace(request(lab, tmp_path / "out", "quiet"), **changes))  # type: ignore[arg-type]
     assert said in str(fault.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_policies_that_answer_one_decision_are_refused_before_anything_is_written(
+    lab: Path, tmp_path: Path
+) -> None:
+    files = []
+    for name in ("b1", "b2"):
+        files.append(tmp_path / f"{name}.py")
+        files[-1].write_text(
+            "from mmfw import hookimpl\n\n\n@hookimpl\ndef mmfw_should_shrink_slab():\n    return False\n"
+        )
+    with pytest.raises(InputError, match="policies 'b1' and 'b2' both answer mmfw_should_shrink_slab"):
+        compare(request(lab, tmp_path / "out", "quiet", "+".join(map(str, files))))
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_scenarios_of_one_name_are_refused(lab: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Final
 
 from mmfw.compare.cells import cells_of
 from mmfw.compare.execute import Failure, Job, Progress, execute
@@ -16,10 +17,13 @@ from mmfw.compare.model import FORMAT, Cell, Comparison, MissingRun, RunReferenc
 from mmfw.compare.plan import Plan, PlannedRun, make_plan
 from mmfw.compare.request import CompareRequest
 from mmfw.compare.statistics import METHOD
-from mmfw.compare.store import COMPARISON, STUDY, StudyFolder
+from mmfw.compare.store import COMPARISON, STUDY, State, StudyFolder
 from mmfw.compare.threshold import threshold_words
 from mmfw.results import RunDirectory, read_run
 from mmfw.results.extras import study_module
+
+#: Runs that a line names at the most.
+_NAMED: Final = 3
 
 __all__ = ["CompareRequest", "Comparison", "Progress", "Study", "compare"]
 
@@ -60,17 +64,15 @@ def compare(
     with StudyFolder(request.out) as folder:
         states = [(run, folder.state(run)) for run in plan.runs]
         jobs = [Job(run, folder.place(run)) for run, state in states if state != "done"]
-        nr_other = sum(state == "other" for _, state in states)
-        if nr_other:
-            remark(
-                f"{nr_other} of {len(plan.runs)} runs in {request.out} came of other inputs or are damaged, and are "
-                "made again"
-            )
+        for text in _made_again(states, folder):
+            remark(text)
         folder.clear_stages()
-        folder.clear_answer(plan.study, more_to_run=bool(jobs))
+        # A damaged run is made of the same inputs again: what was found with it still holds meanwhile.
+        more = any(state in ("missing", "other") for _, state in states)
+        folder.clear_answer(plan.study, more_to_run=more)
         folder.write(STUDY, plan.study)
         for run, state in states:
-            if state == "other":
+            if state in ("other", "damaged"):
                 folder.drop(run)
         try:
             failures = execute(jobs, request.jobs, progress)
@@ -79,6 +81,17 @@ def compare(
         comparison = _judge(plan, folder, failures, request.jobs)
         folder.write(COMPARISON, comparison)
     return comparison
+
+
+def _made_again(states: list[tuple[PlannedRun, State]], folder: StudyFolder) -> list[str]:
+    """A line each for runs that came of other inputs, and for those that are damaged."""
+    found = []
+    for asked, why in (("other", "came of other inputs"), ("damaged", "damaged")):
+        places = [folder.place(run).relative_to(folder.path) for run, state in states if state == asked]
+        if places:
+            named = ", ".join(map(str, places[:_NAMED])) + (" ..." if len(places) > _NAMED else "")
+            found.append(f"{len(places)} of {len(states)} runs in {folder.path} made again, {why}: {named}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ import shutil
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
 from mmfw.compare.model import Study
 from mmfw.compare.plan import PlannedRun
 from mmfw.errors import InputError
+from mmfw.results import read_run
 from mmfw.results.manifest import Manifest
 from mmfw.results.write import FILES, STAGE_SUFFIX
 
@@ -26,6 +27,8 @@ STUDY: Final = "study.json"
 COMPARISON: Final = "compare.json"
 REPORT: Final = "report.html"
 RUNS: Final = "runs"
+#: What there is of a run.
+State = Literal["done", "missing", "other", "damaged"]
 #: How long a process that was killed may take to be gone.
 _GRACE_SECONDS: Final = 3.0
 
@@ -100,25 +103,31 @@ class StudyFolder:
         """Where a run's directory is, or goes."""
         return self.path / RUNS / run.scenario / folder_name(run.policies) / f"seed-{run.seed}"
 
-    def state(self, run: PlannedRun) -> str:
-        """Of a run: ``done``, ``missing``, or ``other`` if what is there came of other inputs or is damaged."""
+    def state(self, run: PlannedRun) -> State:
+        """What is there of a run: ``other`` came of other inputs, ``damaged`` cannot be read or lacks a file."""
         place = self.place(run)
         if not place.exists():
             return "missing"
         try:
             manifest = Manifest.model_validate_json((place / "manifest.json").read_bytes())
         except (OSError, ValueError):
-            return "other"
+            return "damaged"
         # As it would come back from the file: JSON knows no tuples.
         expected = run.inputs.model_dump_json()
         if manifest.inputs().model_dump_json() != expected:
             return "other"
         wanted = {"metrics.json", *run.request.recording.files}
-        there = wanted <= set(manifest.recorded) and all((place / name).is_file() for name in wanted)
-        return "done" if there else "other"
+        if not wanted <= set(manifest.recorded):
+            return "other"
+        if not all((place / name).is_file() for name in wanted):
+            return "damaged"
+        try:
+            return "done" if read_run(place).document.digest == manifest.digest else "damaged"
+        except InputError:
+            return "damaged"
 
     def drop(self, run: PlannedRun) -> None:
-        """Take away a run that came of other inputs or is damaged; one to which somebody added a file stays."""
+        """Take away a run that is of no use; one to which somebody added a file stays."""
         place = self.place(run)
         if place.is_dir() and {entry.name for entry in place.iterdir()} <= FILES:
             shutil.rmtree(place, ignore_errors=True)
@@ -131,7 +140,15 @@ class StudyFolder:
             stage.unlink(missing_ok=True)
 
     def clear_answer(self, study: Study, *, more_to_run: bool) -> None:
-        """Take away an answer that is no longer one."""
+        """Take away an answer that is no longer one.
+
+        Parameters
+        ----------
+        study : Study
+            What is asked for now.
+        more_to_run : bool
+            Whether runs are to be made that the answer cannot have counted.
+        """
         if more_to_run or self._read_study() != study:
             for name in (COMPARISON, REPORT):
                 (self.path / name).unlink(missing_ok=True)
