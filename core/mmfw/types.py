@@ -7,6 +7,7 @@ attachment (`mmfw.attachments`). What plugins offer to assembly is in `mmfw.offe
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
@@ -90,6 +91,38 @@ _PAGEBLOCK_ORDER: Final = 9
 #: ``MAX_ORDER`` (11 in 6.1) and ``MAX_NR_ZONES`` of `mmfw.state`, likewise.
 _NR_ORDERS: Final = 11
 _MAX_NR_ZONES: Final = 5
+#: Pages of a 64-bit address space; a larger count of them means nothing, and does not fit compiled code.
+_MAX_PAGES: Final = 1 << 52
+
+
+def _set_int(struct: object, name: str, highest: int, *, none: str | None = None) -> None:
+    """Check one field of a frozen struct, which a plugin filled in: an int from 0 to `highest`.
+
+    An integer of an array library becomes an int, for it would compare, print and overflow unlike the others. A bool is
+    none: it is a slip, such as a comparison in place of an order.
+
+    Parameters
+    ----------
+    none : str, optional
+        What None says there; None is refused without it.
+
+    Raises
+    ------
+    ValueError
+        Anything else.
+    """
+    value: object = getattr(struct, name)
+    if (type(value) is int and 0 <= value <= highest) or (value is None and none is not None):
+        return
+    try:
+        found = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        found = None
+    if found is None or not 0 <= found <= highest:
+        an_int = "" if type(value) is int else "an int, "
+        or_none = "" if none is None else f", or None {none},"
+        raise ValueError(f"{name} is {value!r}; {an_int}0 to {highest}{or_none} is wanted")
+    object.__setattr__(struct, name, found)
 
 
 # --- control structs ---------------------------------------------------------------------------------
@@ -389,11 +422,21 @@ class WakePlan:
         several wakers the largest holds.
     kcompactd_order : int or None
         Order to ask of kcompactd besides; None adds no wake-up to those of mainline.
+
+    Raises
+    ------
+    ValueError
+        An order that there is not, 0 to 10 being there, or pages that are no count.
     """
 
     kswapd_order: int | None
     kswapd_min_free_pages: int = 0
     kcompactd_order: int | None = None
+
+    def __post_init__(self) -> None:
+        _set_int(self, "kswapd_order", _NR_ORDERS - 1, none="to leave it asleep")
+        _set_int(self, "kswapd_min_free_pages", _MAX_PAGES)
+        _set_int(self, "kcompactd_order", _NR_ORDERS - 1, none="to add no wake-up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +471,7 @@ class KcompactdWork:
     Raises
     ------
     ValueError
-        An order or a zone index that there is not.
+        An order, a zone index or a mode that there is not.
     """
 
     order: int
@@ -436,11 +479,12 @@ class KcompactdWork:
     mode: MigrateMode = MigrateMode.SYNC_LIGHT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.order < _NR_ORDERS:
-            raise ValueError(f"order is {self.order!r}; 0 to {_NR_ORDERS - 1} is wanted")
-        if not 0 <= self.highest_zoneidx < _MAX_NR_ZONES:
+        _set_int(self, "order", _NR_ORDERS - 1)
+        _set_int(self, "highest_zoneidx", _MAX_NR_ZONES - 1)
+        mode: object = self.mode
+        if type(mode) is not MigrateMode:
             raise ValueError(
-                f"highest_zoneidx is {self.highest_zoneidx!r}; 0 to {_MAX_NR_ZONES - 1} is wanted"
+                f"mode is {mode!r}; a MigrateMode ({', '.join(MigrateMode.__members__)}) is wanted"
             )
 
 
