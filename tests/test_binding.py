@@ -190,6 +190,67 @@ def test_fault_under_a_wrapper_names_the_one_that_raised(
     assert str(blamed.value) == f"plugin {at_fault}, mmfw_should_shrink_slab: RuntimeError: x"
 
 
+WRAPS = "hookimpl(wrapper=True)"
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("yield\n    return None", "answered None; a bool is wanted"),
+        ("yield\n    return 1", "answered 1; a bool is wanted"),
+        ("return\n    yield", "RuntimeError: a wrapper has to yield once; it did not"),
+        ("return (yield (yield))", "RuntimeError: a wrapper has to yield once; it did so again"),
+    ],
+)
+def test_wrapper_is_blamed_for_its_own_answer(load_source: Load, body: str, fault: str) -> None:
+    loaded = load_source(
+        outer=policy("return (yield)", decorator=WRAPS),
+        wrong=policy(body, decorator=WRAPS),
+        inner=policy("return (yield)", decorator=WRAPS),
+        elide=policy("return False"),
+    )
+    with pytest.raises(PluginError) as blamed:
+        bind_mm_ops(loaded).should_shrink_slab(context(0))
+    assert str(blamed.value) == f"plugin wrong, mmfw_should_shrink_slab: {fault}"
+
+
+def test_policy_under_a_wrapper_is_blamed_for_its_own_answer(load_source: Load) -> None:
+    loaded = load_source(wrap=policy("return (yield)", decorator=WRAPS), elide=policy("return 'no'"))
+    with pytest.raises(PluginError) as blamed:
+        bind_mm_ops(loaded).should_shrink_slab(context(0))
+    assert blamed.value.plugin == "elide"
+    assert str(blamed.value).endswith("a bool, or None to leave it to the next, is wanted")
+
+
+def test_wrapper_may_mend_what_the_others_fail_in(load_source: Load) -> None:
+    mends = "try:\n        return (yield)\n    except Exception:\n        return True"
+    loaded = load_source(wrap=policy(mends, decorator=WRAPS), elide=policy("raise RuntimeError('x')"))
+    assert bind_mm_ops(loaded).should_shrink_slab(context(0)) is True
+
+
+def test_wrapper_of_the_old_style_changes_the_answer_in_place(load_source: Load) -> None:
+    def ops(forced: str) -> Any:
+        body = f"outcome = yield\n    outcome.force_result({forced})"
+        wrapper = policy(body, decorator="hookimpl(hookwrapper=True)")
+        return bind_mm_ops(load_source(wrap=wrapper, elide=policy("return False")))
+
+    assert ops("not outcome.get_result()").should_shrink_slab(context(0)) is True
+    with pytest.raises(PluginError, match=r"^plugin wrap, .*answered None; a bool is wanted"):
+        ops("None").should_shrink_slab(context(0))
+
+
+def test_wrapper_may_leave_compaction_scans_to_nobody(load_source: Load) -> None:
+    source = f"@{WRAPS}\ndef mmfw_plan_compaction_scan(phase):\n    scan = yield\n    return {{}}\n"
+    plans = [bind_mm_ops(load_source(w=source.format(a))).plan_compaction_scan for a in ("scan", "7")]
+    assert plans[0] is not None
+    assert plans[1] is not None
+    cc = CompactControl(PGDAT, 9, gfp.GFP_KERNEL, 0, 0, 2, MigrateMode.ASYNC)
+    assert plans[0](cc, ScanPhase.FINISH) is None
+    with pytest.raises(PluginError) as blamed:
+        plans[1](cc, ScanPhase.FINISH)
+    assert str(blamed.value).endswith("answered 7; a CompactionScan, or None to ask nobody, is wanted")
+
+
 @pytest.mark.usefixtures("installed")
 def test_published_hook_is_called_through_its_caller() -> None:
     ask = hook_caller(load(["pool-user"]), "pool_gfp_mask")

@@ -1,13 +1,13 @@
 """Hooks become plain callables: decisions an `MmOps`, a shrinker object a `ShrinkerOps`.
 
 mm calls these structs and never meets pluggy. Where no policy answers a decision, its field is mainline's
-own function; one plain policy costs a closure; only wrappers pay for pluggy's caller.
+own function; one plain policy costs a closure; a wrapper adds a generator. pluggy calls only what plugins publish.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from itertools import combinations
 from types import CodeType
@@ -124,14 +124,20 @@ def _bind_amendment(plugins: LoadedPlugins, hook: str) -> Callable[..., None] | 
     return amend
 
 
-def _answer_check(plugin: str, hook: str, answer_type: type) -> Check:
+#: Decisions whose last answer may be None, which then asks nobody.
+_MAY_END_WITH_NONE: Final = (mainline.mmfw_plan_compaction_scan,)
+
+
+def _answer_check(
+    plugin: str, hook: str, answer_type: type, none: str | None = ", or None to leave it to the next,"
+) -> Check:
+    """Refuse any answer but one of `answer_type`, or None where `none` says what that means."""
+
     def check(answer: Any) -> Any:
-        if answer is None or type(answer) is answer_type:
+        if type(answer) is answer_type or (answer is None and none is not None):
             return answer
         raise PluginError(
-            f"answered {answer!r}; a {answer_type.__name__}, or None to leave it to the next, is wanted",
-            plugin=plugin,
-            hook=hook,
+            f"answered {answer!r}; a {answer_type.__name__}{none or ''} is wanted", plugin=plugin, hook=hook
         )
 
     return check
@@ -153,11 +159,6 @@ def _bind_decision(
                 f"policies {one!r} and {other!r} both answer {hook}; leave one out "
                 "(they may be combined once each names the other in composes_with)"
             )
-    if len(plain) < len(answering):
-        check = _answer_check(" and ".join(impl.plugin_name for impl in answering), hook, answer_type)
-        return hook_caller(plugins, hook, check)
-    if not plain:
-        return default
     steps = [
         guarded(
             in_spec_order(impl.function, spec_args),
@@ -167,6 +168,19 @@ def _bind_decision(
         )
         for impl in plain
     ]
+    ask = _in_turn(steps, default)
+    none = ", or None to ask nobody," if default in _MAY_END_WITH_NONE else None
+    # The first of the wrappers is the outermost.
+    for impl in reversed([impl for impl in answering if impl.wrapper or impl.hookwrapper]):
+        wrap = _wrapped(in_spec_order(impl.function, spec_args), ask, old_style=impl.hookwrapper)
+        ask = guarded(wrap, impl.plugin_name, hook, _answer_check(impl.plugin_name, hook, answer_type, none))
+    return ask
+
+
+def _in_turn(steps: list[Callable[..., Any]], default: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask each step until one answers, at last mainline."""
+    if not steps:
+        return default
     if len(steps) == 1:
         policy = steps[0]
 
@@ -186,6 +200,45 @@ def _bind_decision(
     return ask_each
 
 
+def _wrapped(
+    wrapper: Callable[..., Generator[Any, Any, Any]], ask: Callable[..., Any], *, old_style: bool
+) -> Callable[..., Any]:
+    """Call `ask` where a wrapper yields, and answer what it returns, as pluggy does.
+
+    Not by pluggy, which knows only the last answer: here each wrapper's own is checked, so that it is blamed for it.
+
+    Parameters
+    ----------
+    old_style : bool
+        Of ``hookimpl(hookwrapper=True)``: it is given a `pluggy.Result`, and answers by changing that.
+    """
+
+    def ask_wrapped(*args: Any) -> Any:
+        call = wrapper(*args)
+        try:
+            next(call)
+        except StopIteration:
+            raise RuntimeError("a wrapper has to yield once; it did not") from None
+        if old_style:
+            result = pluggy.Result.from_call(lambda: ask(*args))
+        try:
+            if old_style:
+                call.send(result)
+            else:
+                try:
+                    answer = ask(*args)
+                except BaseException as exc:
+                    call.throw(exc)
+                else:
+                    call.send(answer)
+        except StopIteration as end:
+            return result.get_result() if old_style else end.value
+        call.close()
+        raise RuntimeError("a wrapper has to yield once; it did so again")
+
+    return ask_wrapped
+
+
 def _compose(plugins: LoadedPlugins, one: str, other: str) -> bool:
     return other in plugins[one].info.composes_with and one in plugins[other].info.composes_with
 
@@ -198,10 +251,10 @@ def caller_of(plugins: LoadedPlugins, hook: str) -> pluggy.HookCaller:
     return caller  # type: ignore[no-any-return]  # HookRelay's attributes are dynamic
 
 
-def hook_caller(plugins: LoadedPlugins, hook: str, check: Check | None = None) -> Callable[..., Any]:
+def hook_caller(plugins: LoadedPlugins, hook: str) -> Callable[..., Any]:
     """Call a hook of any plugin with the arguments of its spec, by position; faults name the plugin.
 
-    For hooks that plugins publish, and for decisions with wrappers. Costs a pluggy call.
+    For hooks that plugins publish. Costs a pluggy call.
     """
     caller = caller_of(plugins, hook)
     assert caller.spec is not None
@@ -225,7 +278,7 @@ def hook_caller(plugins: LoadedPlugins, hook: str, check: Check | None = None) -
 
     everyone = " and ".join(impl.plugin_name for impl in caller.get_hookimpls())
     return guarded(
-        lambda *args: caller(**dict(zip(spec_args, args, strict=True))), everyone, hook, check, blame=at_fault
+        lambda *args: caller(**dict(zip(spec_args, args, strict=True))), everyone, hook, blame=at_fault
     )
 
 
