@@ -28,17 +28,37 @@ class KernelProfile:
     progress_revives_kswapd : bool
         Any page reclaimed clears ``kswapd_failures`` (``shrink_node()``). In 7.x it is cleared only if the node is
         balanced for what is being reclaimed (``kswapd_try_clear_hopeless()``); from which release is not known.
+    fast_find_sets_skip : bool
+        The block that ``fast_find_migrateblock()`` chooses is marked to be skipped, and is skipped. Since 6.3 it is not
+        marked, and none is chosen while a block is to be finished.
+    failed_migration_skips_chunk : bool
+        Where a page did not move, asynchronous direct compaction leaves out the rest of its order-aligned chunk. Since
+        6.3 any mode but full synchronous scans the pageblock to its end first (``finish_pageblock``).
     """
 
     name: str
     skipped_compaction_ends_noretry: bool
     progress_revives_kswapd: bool
+    fast_find_sets_skip: bool
+    failed_migration_skips_chunk: bool
 
 
-KERNEL_6_1: Final = KernelProfile("6.1", skipped_compaction_ends_noretry=True, progress_revives_kswapd=True)
-_LATER: Final = (
-    KernelProfile("7.1", skipped_compaction_ends_noretry=False, progress_revives_kswapd=False),
-    KernelProfile("7.2", skipped_compaction_ends_noretry=False, progress_revives_kswapd=False),
+KERNEL_6_1: Final = KernelProfile(
+    "6.1",
+    skipped_compaction_ends_noretry=True,
+    progress_revives_kswapd=True,
+    fast_find_sets_skip=True,
+    failed_migration_skips_chunk=True,
+)
+_LATER: Final = tuple(
+    KernelProfile(
+        name,
+        skipped_compaction_ends_noretry=False,
+        progress_revives_kswapd=False,
+        fast_find_sets_skip=False,
+        failed_migration_skips_chunk=False,
+    )
+    for name in ("7.1", "7.2")
 )
 #: All profiles, oldest first.
 KERNELS: Final = {profile.name: profile for profile in (KERNEL_6_1, *_LATER)}

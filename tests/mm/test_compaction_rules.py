@@ -22,6 +22,7 @@ from mm.workbench import (
 from mmfw import gfp
 from mmfw.jit import compact_control as cct
 from mmfw.jit import page as pg
+from mmfw.kernels import KERNEL_6_1
 from mmfw.mm.compact_fields import load_control
 from mmfw.mm.fragmentation import extfrag_for_order, fragmentation_index, unusable_free_index
 from mmfw.mm.trace import (
@@ -177,7 +178,7 @@ def finish(mm, order, migratetype, migrate_pfn=None, **changes):
     )
     run.control.migrate_pfn = zone.zone_start_pfn if migrate_pfn is None else migrate_pfn
     run.control.free_pfn = (zone.zone_end_pfn - 1) & -512
-    load_control(run._cc, run.control, 1)
+    load_control(run._cc, run.control, 1, KERNEL_6_1)
     run._cc[cct.CC_MIGRATETYPE] = migratetype
     return run._compact_finished(zone, mm.pgdat.memory.zone_offset(1))
 

@@ -48,6 +48,8 @@ CC_NR_BLOCKS: Final = 24  #: pageblocks visited, for what the run costs
 CC_NR_ISOLATED: Final = 25  #: pages isolated by either scanner, for the same
 CC_ITERATION_PFN: Final = 26  #: where the last iteration of the loop began
 CC_NR_ITERATIONS: Final = 27  #: iterations that the last call of `scan_fruitless_blocks` made
+CC_FAST_FIND_SETS_SKIP: Final = 28  #: rules of the kernel: 6.1's if 1
+CC_FAILURE_SKIPS_CHUNK: Final = 29
 CC_SIZE: Final = 32
 
 MODE_ASYNC: Final = 0

@@ -13,6 +13,8 @@ from mmfw.jit import i64, inline_njit, njit
 from mmfw.jit.compact_control import (
     CC_CONTENDED,
     CC_DIRECT,
+    CC_FAILURE_SKIPS_CHUNK,
+    CC_FAST_FIND_SETS_SKIP,
     CC_FAST_SEARCH_FAIL,
     CC_FAST_START_PFN,
     CC_FREE_PFN,
@@ -133,6 +135,8 @@ def fast_find_migrateblock(page: Any, pb: Any, S: Any, cc: Any) -> int:
     start = S[z + Z_START]
     if cc[CC_IGNORE_SKIP_HINT] != 0:
         return pfn
+    if cc[CC_RESCAN] != 0 and cc[CC_FAILURE_SKIPS_CHUNK] == 0:
+        return pfn
     if pfn not in (start, block_start_pfn(pfn, PB_ORDER)):
         return pfn
     if cc[CC_ORDER] <= COSTLY_ORDER or (cc[CC_DIRECT] != 0 and cc[CC_MIGRATETYPE] != MOVABLE):
@@ -162,7 +166,8 @@ def fast_find_migrateblock(page: Any, pb: Any, S: Any, cc: Any) -> int:
                     pfn = max(block_start_pfn(entry, PB_ORDER), start)
                     cc[CC_FAST_SEARCH_FAIL] = 0
                     found = True
-                    set_skip(pb, entry)
+                    if cc[CC_FAST_FIND_SETS_SKIP] != 0:
+                        set_skip(pb, entry)
                     break
                 entry = first_entry(page, entry)
         order -= 1
@@ -238,7 +243,7 @@ def isolate_migratepages_block(page: Any, pb: Any, S: Any, cc: Any, low: int, en
             if not skip_updated:
                 skip_updated = True
                 if cc[CC_IGNORE_SKIP_HINT] == 0 and pfn & (PB_PAGES - 1) == 0:
-                    if get_skip(pb, pfn):
+                    if get_skip(pb, pfn) and (cc[CC_RESCAN] == 0 or cc[CC_FAILURE_SKIPS_CHUNK] != 0):
                         aborted = True
                         break
                     if cc[CC_NO_SET_SKIP_HINT] == 0:

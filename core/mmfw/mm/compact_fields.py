@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mmfw.kernels import KernelProfile
     from mmfw.types import CompactControl
 
 
-def load_control(cc: NDArray[np.int64], control: CompactControl, row: int) -> None:
+def load_control(cc: NDArray[np.int64], control: CompactControl, row: int, kernel: KernelProfile) -> None:
     """Set the array up for a run over the zone of a row."""
     cc[:] = 0
     cc[cct.CC_ROW] = row
@@ -33,6 +34,8 @@ def load_control(cc: NDArray[np.int64], control: CompactControl, row: int) -> No
     cc[cct.CC_SEARCH_ORDER] = control.search_order
     cc[cct.CC_MAY_FS] = control.gfp_mask & gfp.FS != 0
     cc[cct.CC_UNEVICTABLE] = 1
+    cc[cct.CC_FAST_FIND_SETS_SKIP] = kernel.fast_find_sets_skip
+    cc[cct.CC_FAILURE_SKIPS_CHUNK] = kernel.failed_migration_skips_chunk
 
 
 def store_control(cc: NDArray[np.int64], control: CompactControl) -> None:

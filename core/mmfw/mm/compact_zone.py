@@ -18,12 +18,13 @@ from mmfw.jit import compact_migrate as jit_migrate
 from mmfw.jit import compact_run as jit
 from mmfw.jit import page as pg
 from mmfw.jit.pcp import drain_pages_zone
+from mmfw.kernels import KERNEL_6_1, KernelProfile
 from mmfw.mm.compact_fields import load_control, store_control
 from mmfw.mm.contiguity import has_unmovable
 from mmfw.mm.fragmentation import fragmentation_score_wmark, fragmentation_score_zone
 from mmfw.mm.trace import MmCompactionBegin, MmCompactionEnd, MmCompactionFinished, Tracepoints
 from mmfw.mm.vmstat import VmEvent, VmStat
-from mmfw.state import PAGEBLOCK_NR_PAGES
+from mmfw.state import PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER
 from mmfw.types import CompactControl, CompactResult, MigrateMode, ScanPhase
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class CompactRun:
         Whether proactive compaction should give way.
     shrinkers : Shrinkers, optional
         Whether and how shrinkers are asked for memory; None asks none.
+    kernel : KernelProfile
+        Whose rules.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class CompactRun:
         control: CompactControl,
         kswapd_is_running: Callable[[], bool],
         shrinkers: Shrinkers | None = None,
+        kernel: KernelProfile = KERNEL_6_1,
     ) -> None:
         self.control = control
         self.captured = -1
@@ -81,6 +85,7 @@ class CompactRun:
         self._costs = costs
         self._kswapd_is_running = kswapd_is_running
         self._shrinkers = shrinkers
+        self._kernel = kernel
         self._stopped: set[Shrinker] = set()
         self._zone_row = 0
         self._capture = False
@@ -141,7 +146,7 @@ class CompactRun:
         if restarting:
             jit.reset_isolation_suitable(memory.page, memory.pb, S, row)
         self._place_scanners(z)
-        load_control(self._cc, control, row)
+        load_control(self._cc, control, row, self._kernel)
         self._charged = (0, 0, 0)
         self._finished_event = None
         memory_list = memory.take_owner_list()
@@ -201,20 +206,25 @@ class CompactRun:
             S[z + pg.Z_CACHED_MIGRATE] == S[z + pg.Z_CACHED_MIGRATE + 1]
         )
         last_migrated = 0
+        finish = False
         # A block after which somebody is asked cannot be passed over; one that is seen need not be, where that is exact.
         asks = self._shrinkers_may_hold()
         seen = self._trace.enabled(MmCompactionFinished) or bool(S[pg.S_TRACE_MASK])
         singly = control.proactive_compaction or (seen and self._exact)
         while True:
-            result = self._compact_finished(zone, z)
-            if result != CompactResult.CONTINUE:
-                return result
+            finishing, finish = finish, False
+            if not finishing:
+                result = self._compact_finished(zone, z)
+                if result != CompactResult.CONTINUE:
+                    return result
             iteration_start = fields[cct.CC_MIGRATE_PFN]
-            fields[cct.CC_RESCAN] = last_migrated >> pg.PB_ORDER == iteration_start >> pg.PB_ORDER
+            fields[cct.CC_RESCAN] = (
+                finishing or last_migrated >> pg.PB_ORDER == iteration_start >> pg.PB_ORDER
+            )
             self._context.might_sleep()
             if self._context.fatal_signal_pending:
                 return CompactResult.CONTENDED
-            if asks or singly or last_migrated:
+            if asks or singly or last_migrated or finishing:
                 found = jit_migrate.isolate_migratepages(memory.page, memory.pb, S, cc, pages, False)
             else:
                 found = self._scan_fruitless_blocks(update_cached=update_cached)
@@ -236,9 +246,16 @@ class CompactRun:
                 self._charge(moved)
                 if failed == jit.MIGRATE_ENOMEM and not cct.scanners_met(cc):
                     return CompactResult.CONTENDED
-                if failed and direct_async:
-                    cc[cct.CC_MIGRATE_PFN] = cct.block_end_pfn(fields[cct.CC_MIGRATE_PFN] - 1, order)
-                    last_migrated = 0
+                if failed and self._kernel.failed_migration_skips_chunk:
+                    if direct_async:
+                        cc[cct.CC_MIGRATE_PFN] = cct.block_end_pfn(fields[cct.CC_MIGRATE_PFN] - 1, order)
+                        last_migrated = 0
+                elif failed and self._may_finish_pageblock():
+                    finish = True
+                    if order == PAGEBLOCK_ORDER:
+                        last_migrated = 0
+                    self._charge()
+                    continue
             elif update_cached:
                 S[z + pg.Z_CACHED_MIGRATE + 1] = S[z + pg.Z_CACHED_MIGRATE]
             if order > 0 and last_migrated and last_migrated < fields[cct.CC_MIGRATE_PFN] >> order << order:
@@ -251,6 +268,16 @@ class CompactRun:
                 asks = self._ask_shrinkers(ScanPhase.PAGEBLOCK) is not None and self._shrinkers_may_hold()
             if self.captured >= 0:
                 return CompactResult.SUCCESS
+
+    def _may_finish_pageblock(self) -> bool:
+        """Whether the block in which a migration failed is scanned to its end, so that it is left alone then."""
+        control, fields = self.control, self._fields
+        return bool(
+            fields[cct.CC_MIGRATE_PFN] % PAGEBLOCK_NR_PAGES
+            and not control.ignore_skip_hint
+            and not fields[cct.CC_RESCAN]
+            and control.mode < MigrateMode.SYNC
+        )
 
     def _scan_fruitless_blocks(self, *, update_cached: bool) -> int:
         """Iterations that isolate nothing, in one go for as long as nobody else does anything.

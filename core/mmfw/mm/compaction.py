@@ -11,6 +11,7 @@ from mmfw.jit import compact_run as jit
 from mmfw.jit import page as pg
 from mmfw.jit.alloc import zone_watermark_ok_free
 from mmfw.jit.pcp import drain_pages_zone
+from mmfw.kernels import KERNEL_6_1, KernelProfile
 from mmfw.mm.compact_defer import Deferral
 from mmfw.mm.compact_shrinkers import Shrinkers
 from mmfw.mm.compact_zone import CompactRun
@@ -77,6 +78,8 @@ class Compaction:
         Where kcompactd sleeps.
     context, trace, vmstat, costs
         The running task; where events and counts go; what work costs.
+    kernel : KernelProfile
+        Whose rules.
     """
 
     def __init__(
@@ -91,8 +94,10 @@ class Compaction:
         trace: Tracepoints,
         vmstat: VmStat,
         costs: CostProfile | None = None,
+        kernel: KernelProfile = KERNEL_6_1,
     ) -> None:
         self.pgdat = pgdat
+        self._kernel = kernel
         self.deferral = Deferral(pgdat.memory, trace)
         self._memory = pgdat.memory
         self._rmap = rmap
@@ -200,6 +205,7 @@ class Compaction:
             control,
             self.kswapd_is_running,
             self._shrinkers,
+            self._kernel,
         )
 
     # --- direct compaction --------------------------------------------------------------------------

@@ -166,7 +166,17 @@ class Mm:
         capture = TaskCapture(context)
         kcompactd_wait = WaitQueue(sched, "kcompactd_wait")
         self.compaction = Compaction(
-            pgdat, self.rmap, self.shrinkers, capture, host.ops, kcompactd_wait, context, trace, vmstat, costs
+            pgdat,
+            self.rmap,
+            self.shrinkers,
+            capture,
+            host.ops,
+            kcompactd_wait,
+            context,
+            trace,
+            vmstat,
+            costs,
+            profile,
         )
         lru_scan = LruScan(pgdat, self.lruvec, self.rmap, self.page_io, context, trace, vmstat, costs)
         kswapd_wait = WaitQueue(sched, "kswapd_wait")

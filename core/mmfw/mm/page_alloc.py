@@ -114,12 +114,12 @@ class PageAllocator:
             self._requests.note(gfp_mask, order, 1, ok=pfn >= 0, ns=self._context.now - began)
         return pfn
 
-    def _alloc_slow(self, request: Request, order: int) -> int:
-        """The slow path, timed."""
+    def _alloc_slow(self, request: Request, order: int, *, asked: bool = False) -> int:
+        """The slow path, timed; kswapd was `asked` for it already, or not."""
         if self._requests is None:
-            return self._slowpath.alloc_pages(request, order)
+            return self._slowpath.alloc_pages(request, order, asked=asked)
         began = self._context.now
-        pfn = self._slowpath.alloc_pages(request, order)
+        pfn = self._slowpath.alloc_pages(request, order, asked=asked)
         ns = self._context.now - began
         self._requests.slowpath_ns += ns
         if not order:
@@ -130,7 +130,7 @@ class PageAllocator:
         """Allocate many blocks of one order, as a loop of `alloc_pages` would.
 
         Time passes for all blocks together that the fast path gives. Below low each enters the slow path by itself;
-        but on a machine of several CPUs, single pages that do so one after the other while kswapd is at work wake it,
+        but on a machine of several CPUs, single pages that do so one after the other while kswapd is at work ask for it,
         and let time pass, together, 8 at most. What that costs: other CPUs' tasks come between them up to 10 us later.
 
         Returns
@@ -176,8 +176,12 @@ class PageAllocator:
             if status == jit.BATCH_BOOST_WAKE:
                 self._freelist.wake_for_boost()
             elif status == jit.BATCH_SLOWPATH:
+                asked = not order and self._slowpath.ask_in_company(request)
+                if asked and (run := self._run_below_low(request, out, got)):
+                    got += run
+                    continue
                 began = self._context.now
-                pfn = self._alloc_slow(request, order)
+                pfn = self._alloc_slow(request, order, asked=asked)
                 self._trace_alloc(pfn, order, request)
                 if self._charge_alloc is not None:
                     self._charge_alloc(1, order)
@@ -187,14 +191,10 @@ class PageAllocator:
                     break
                 out[got] = pfn
                 got += 1
-                if not order:
-                    got = self._go_on_below_low(request, out, got)
         return out[:got]
 
-    def _go_on_below_low(self, request: Request, out: Pfns, got: int) -> int:
-        """Take more single pages as the slow path's first attempt does, if it did no more; how many there are then."""
-        if not self._slowpath.has_company(request):
-            return got
+    def _run_below_low(self, request: Request, out: Pfns, got: int) -> int:
+        """Take single pages as the slow path's first attempt does, which asked for kswapd already; how many."""
         memory = self._memory
         _, upto = jit.alloc_batch(
             memory.page,
@@ -211,7 +211,7 @@ class PageAllocator:
             got,
         )
         self._charge_slow_run(request, upto - got)
-        return upto
+        return upto - got
 
     def _charge_slow_run(self, request: Request, nr: int) -> None:
         if not nr:
@@ -300,20 +300,21 @@ class PageAllocator:
             if status == jit.BATCH_BOOST_WAKE:
                 self._freelist.wake_for_boost()
             elif status == jit.BATCH_SLOWPATH:
-                pfn = self._alloc_slow(request, 0)
+                asked = self._slowpath.ask_in_company(request)
+                if asked and (run := self._exchange_below_low(request, old, new, done)):
+                    done += run
+                    continue
+                pfn = self._alloc_slow(request, 0, asked=asked)
                 self._trace_alloc(pfn, 0, request)
                 if pfn < 0:
                     break
                 new[done] = pfn
                 self.free_pages_batch(old[done : done + 1], 0)
                 done += 1
-                done = self._exchange_below_low(request, old, new, done)
         return new[:done]
 
     def _exchange_below_low(self, request: Request, old: Pfns, new: Pfns, done: int) -> int:
-        """`_go_on_below_low` for `exchange_pages`."""
-        if not self._slowpath.has_company(request):
-            return done
+        """`_run_below_low` for `exchange_pages`."""
         memory = self._memory
         status, upto = jit_exchange.exchange_batch(
             memory.page,
@@ -334,7 +335,7 @@ class PageAllocator:
             self._charge_free(upto - done, 0)
         if status == jit.BATCH_BAD_PAGE:
             raise BadPage(f"pfn {int(old[upto]):#x} is not an allocated block of order 0")
-        return upto
+        return upto - done
 
     # --- freeing ------------------------------------------------------------------------------------
 

@@ -140,8 +140,15 @@ class Slowpath:
         self._reclaim_ns = 0 if costs is None else costs.direct_reclaim
         self._drain_ns = 0 if costs is None else costs.free_buddy
 
-    def alloc_pages(self, request: Request, order: int) -> int:
+    def alloc_pages(self, request: Request, order: int, *, asked: bool = False) -> int:
         """Answer a request that the fast path could not (``__alloc_pages_slowpath()``).
+
+        Parameters
+        ----------
+        request, order
+            What is wanted.
+        asked : bool
+            Whether kswapd has just been asked for it.
 
         Returns
         -------
@@ -156,7 +163,7 @@ class Slowpath:
         if self._freelist.preferred_zone(request.highest_zoneidx) < 0:
             return -1
         attempt = _Attempt(request, order, request.slow_flags)
-        pfn, retry = self._first_attempts(attempt)
+        pfn, retry = self._first_attempts(attempt, asked)
         if retry:
             pfn = self._retry_loop(attempt)
         if pfn >= 0 or not request.gfp_mask & gfp.NOFAIL or not request.gfp_mask & gfp.DIRECT_RECLAIM:
@@ -175,20 +182,24 @@ class Slowpath:
             "more memory, or a shrinker that frees some"
         )
 
-    def has_company(self, request: Request) -> bool:
-        """Whether other CPUs run, and to enter the slow path would wake nobody: kswapd is up, or is not asked."""
-        return self._freelist.memory.nr_cpus > 1 and (
-            not request.slow_flags & pg.ALLOC_KSWAPD or self._freelist.kswapd.kswapd_is_awake
-        )
+    def ask_in_company(self, request: Request) -> bool:
+        """Ask kswapd for single pages if it is awake, which wakes nobody, and other CPUs run; whether that is so."""
+        if self._freelist.memory.nr_cpus == 1:
+            return False
+        if request.slow_flags & pg.ALLOC_KSWAPD:
+            if not self._freelist.kswapd.kswapd_is_awake:
+                return False
+            self._freelist.wake_all_kswapds(request, 0)
+        return True
 
     def charge_entries(self, nr: int) -> None:
         """Let the time of so many entries pass, each met at its first attempt."""
         self._context.charge(nr * self._entry_ns, "alloc_pages_slowpath")
 
-    def _first_attempts(self, attempt: _Attempt) -> tuple[int, bool]:
+    def _first_attempts(self, attempt: _Attempt, asked: bool) -> tuple[int, bool]:
         """Up to the label ``retry``: a pfn or -1, and whether to go on to it."""
         request, order = attempt.request, attempt.order
-        if attempt.flags & pg.ALLOC_KSWAPD:
+        if attempt.flags & pg.ALLOC_KSWAPD and not asked:
             self._freelist.wake_all_kswapds(request, order)
         self._context.charge(self._entry_ns, "alloc_pages_slowpath")
         pfn = self._freelist.get_page(request, order, attempt.flags)
