@@ -68,7 +68,10 @@ def test_tables_and_json_and_status(lab: Path, tmp_path: Path, mmfw: InProcess) 
     status, out, err = mmfw(*words, "--out", tmp_path / "a")
     assert status == 3
     assert "this is no part of the answer" not in out
-    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
+    decides, _, beside = out.partition("\n\n  beside it: ")
+    assert "beside" not in decides
+    assert "loss W, pages" in beside
+    lines = {line.split()[0]: line for line in decides.splitlines() if line.startswith("  ")}
     assert lines["elsewhere"].endswith("does not act here")
     assert lines["raises"].split()[1:] == ["-", "-"]
     assert "lab-loop: objects touched in turn on fragmented memory" in out

@@ -6,15 +6,14 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmfw.compare import Comparison, Progress
-    from mmfw.compare.model import Cell, StudyScenario
+    from mmfw.compare import Progress
 
 
 class Format(StrEnum):
@@ -33,10 +32,6 @@ POLICIES = typer.Option(
 OUT = typer.Option(
     ..., "--out", help="Folder of the study: runs, compare.json, report.html. Goes on if begun."
 )
-
-
-#: Between two columns.
-_GAP: Final = "  "
 
 
 def compare(
@@ -60,6 +55,7 @@ def compare(
     output: Format = typer.Option(Format.TEXT, "--format", help="Print tables, or compare.json."),
 ) -> None:
     """Compare policies with mainline over seeds."""
+    from mmfw.cli.compare_text import comparison_text
     from mmfw.compare import CompareRequest
     from mmfw.compare import compare as compare_policies
     from mmfw.compare.store import COMPARISON
@@ -94,7 +90,7 @@ def compare(
     if output is Format.JSON:
         typer.echo((out / COMPARISON).read_text(encoding="utf-8"), nl=False)
     else:
-        typer.echo("\n".join(_text(found)))
+        typer.echo("\n".join(comparison_text(found)))
         typer.echo(f"\nall figures: {out / COMPARISON}" + (f"; report: {report}" if report else ""))
     for each in found.missing:
         where = f"{each.scenario}, {each.policy}, seed {each.seed}"
@@ -145,101 +141,3 @@ def _progress() -> tuple[Callable[[Progress], None] | None, Callable[[], None]]:
         sys.stderr.flush()
 
     return show, clear
-
-
-def _text(found: Comparison) -> list[str]:
-    seeds = found.study.seeds
-    nr = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    lines = [f"{nr}, differences to mainline of the same seed with their intervals"]
-    for scenario in found.study.scenarios:
-        lines += ["", *_table(found, scenario)]
-    left_out = dict.fromkeys(each.why for each in found.applicability if each.acts and each.why)
-    if left_out:
-        lines += ["", "* leaves out what changes nothing in a scenario; compare.json says what"]
-    if found.missing:
-        failed = dict.fromkeys((each.scenario, each.policy) for each in found.missing)
-        lines += ["", "runs that failed are missing from: " + ", ".join(f"{s} with {p}" for s, p in failed)]
-    lines += ["", found.method]
-    if len(seeds) < 5:
-        lines.append("With fewer than 5 seeds there is no verdict.")
-    return lines
-
-
-def _table(found: Comparison, scenario: StudyScenario) -> list[str]:
-    """Policies by the figures that decide: three columns for each figure, under its name."""
-    cells = {
-        (cell.policy, cell.metric): cell
-        for cell in found.cells
-        if cell.scenario == scenario.name and cell.primary
-    }
-    applies = {each.policy: each for each in found.applicability if each.scenario == scenario.name}
-    rows = [["", *("median", "difference", "verdict") * len(scenario.primary)]]
-    for policy in found.study.policies:
-        applied = applies.get(policy.name)
-        mark = " *" if applied is not None and applied.acts and applied.why else ""
-        row = [policy.name + mark]
-        for name in scenario.primary:
-            row += _columns(cells.get((policy.name, name)), acts=applied is None or applied.acts)
-        rows.append(row)
-    heads = [
-        _head(name, [cell for cell in cells.values() if cell.metric == name]) for name in scenario.primary
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for i, head in enumerate(heads):
-        span = widths[3 * i + 1 : 3 * i + 4]
-        widths[3 * i + 1] += max(0, len(head) - sum(span) - 2 * len(_GAP))
-    lines = [f"{scenario.name}: {scenario.description}"]
-    spanning = [" " * widths[0]]
-    spanning += [
-        f"{head:>{sum(widths[3 * i + 1 : 3 * i + 4]) + 2 * len(_GAP)}}" for i, head in enumerate(heads)
-    ]
-    lines.append(_GAP + _GAP.join(spanning))
-    for row in rows:
-        shown = [f"{row[0]:<{widths[0]}}"]
-        shown += [f"{text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append((_GAP + _GAP.join(shown)).rstrip())
-    return lines
-
-
-def _head(name: str, cells: list[Cell]) -> str:
-    """A figure's name, its unit, and which direction is an improvement."""
-    if not cells:
-        return name
-    unit = "" if cells[0].unit in ("1", "ratio") else f", {cells[0].unit}"
-    unit = ", %" if _is_share(cells[0]) else unit
-    return f"{name}{unit}" + ("" if cells[0].better == "neither" else f" ({cells[0].better} is better)")
-
-
-def _columns(cell: Cell | None, *, acts: bool) -> list[str]:
-    """Median, difference with its interval or what stands in its place, and verdict."""
-    from mmfw.compare.statistics import results_words
-
-    if cell is None:
-        return ["-", "-", "-"]
-    times = 100 if _is_share(cell) else 1
-    shown = [_number(cell.median, times)]
-    if not acts:
-        return [*shown, "", "does not act here"]
-    against = cell.vs_mainline
-    if against is None:
-        return [*shown, "", "" if cell.policy == "mainline" else "-"]
-    bounds = "" if against.ci is None else " [{}, {}]".format(*(_signed(end, times) for end in against.ci))
-    results = results_words(against.nr_pairs, against.nr_results)
-    bounds += f" ({results})" if results else ""
-    return [*shown, _signed(against.median_difference, times) + bounds, cell.verdict or "-"]
-
-
-def _is_share(cell: Cell) -> bool:
-    """Whether it is shown in percent."""
-    return cell.kind == "share" and cell.unit == "1"
-
-
-def _number(value: float | None, times: int = 1) -> str:
-    if value is None:
-        return "-"
-    value *= times
-    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
-
-
-def _signed(value: float, times: int = 1) -> str:
-    return ("+" if value > 0 else "") + _number(value, times)

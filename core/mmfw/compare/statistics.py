@@ -160,6 +160,27 @@ def results_words(nr_seeds: int, nr_results: int | None) -> str:
     )
 
 
+def alike_words(values: Sequence[float | None], nr_results: int | None) -> str:
+    """What is said where different results have one value of a figure; empty if they do not.
+
+    Parameters
+    ----------
+    values : sequence of float or None
+        One for each seed; those without a value are left out.
+    nr_results : int or None
+        Different results among them, None if nobody counted.
+
+    Examples
+    --------
+    >>> alike_words([5, 5, 5, 5, 5], 5), alike_words([5, None, 5], 2), alike_words([5, 6], 2), alike_words([5, 5], 1)
+    ('all 5 seeds alike', 'all 2 seeds alike', '', '')
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < 2 or nr_results == 1 or any(value != known[0] for value in known):
+        return ""
+    return f"all {len(known)} seeds alike"
+
+
 def paired(values: Sequence[float | None], baseline: Sequence[float | None]) -> Pairs:
     """Differences and ratios of values of the same seeds.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmfw.compare.model import Cell
-from mmfw.compare.statistics import results_words
+from mmfw.compare.statistics import alike_words, results_words
 from mmfw.figures import KINDS
 from mmfw.report.numbers import show_interval, show_ratio, unit_of, unit_words
 
@@ -91,7 +91,7 @@ class Shown:
     pairs : str
         How many pairs of seeds there are, if some seed is in none.
     results : str
-        How many different results they gave, if fewer than there are pairs.
+        How many different results they gave, if fewer than there are pairs; that all seeds have one value, if they do.
     """
 
     median: str
@@ -132,7 +132,8 @@ def shown(cell: Cell, nr_seeds: int) -> Shown:
     versus = cell.vs_mainline
     if versus is None:
         known = sum(value is not None for value in cell.values)
-        return Shown(median, results=results_words(known, cell.nr_results))
+        said = alike_words(cell.values, cell.nr_results) or results_words(known, cell.nr_results)
+        return Shown(median, results=said)
     word = cell.verdict or "undecided"
     symbol, css = _STYLE[word]
     unit = unit_of(cell.unit, cell.kind, difference=True)
@@ -140,7 +141,7 @@ def shown(cell: Cell, nr_seeds: int) -> Shown:
     same = versus.ci == (0, 0) or (versus.nr_results == 1 and versus.median_difference == 0)
     ratio = "" if versus.ratio is None or same else show_ratio(versus.ratio, versus.ratio_ci)
     pairs = f"{versus.nr_pairs} of {nr_seeds} pairs" if versus.nr_pairs < nr_seeds else ""
-    results = results_words(versus.nr_pairs, versus.nr_results)
+    results = alike_words(cell.values, cell.nr_results) or results_words(versus.nr_pairs, versus.nr_results)
     return Shown(median, word, symbol, css, difference, ratio, pairs, results)
 
 
