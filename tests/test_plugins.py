@@ -15,9 +15,13 @@ Load = Callable[..., LoadedPlugins]
 Write = Callable[[str, str], Path]
 
 
+#: One hook, for a plugin without any is refused.
+HOOK = "@hookimpl\ndef mmfw_module_exit(): ...\n"
+
+
 def info(**fields: object) -> str:
     text = ", ".join(f"{key}={value!r}" for key, value in {"hook_api": (1, 0), **fields}.items())
-    return f"MMFW_PLUGIN = PluginInfo({text})\n"
+    return f"MMFW_PLUGIN = PluginInfo({text})\n{HOOK}"
 
 
 # --- selection ----------------------------------------------------------------------------------------
@@ -77,7 +81,7 @@ def test_mainline_may_be_named() -> None:
 
 
 def test_named_file_keeps_its_place_in_the_order(plugin_file: Write) -> None:
-    files = [plugin_file("one", ""), plugin_file("two", ""), plugin_file("three", "")]
+    files = [plugin_file(name, HOOK) for name in ("one", "two", "three")]
     assert load(["three", "one"], files).names == ("three", "one", "two")
 
 
@@ -175,6 +179,39 @@ def test_other_hook_api_is_refused_with_both_numbers(
 @pytest.mark.usefixtures("installed")
 def test_class_named_by_an_entry_point_is_instantiated() -> None:
     assert type(load(["pool"])["pool"].plugin).__name__ == "PoolPlugin"
+
+
+# --- hooks that are none ----------------------------------------------------------------------------------
+
+
+def test_hook_that_is_not_marked_is_refused(plugin_file: Write) -> None:
+    unmarked = "def mmfw_plan_wakeup(wake):\n    return WakePlan(None)\n"
+    for source in (unmarked, HOOK + unmarked):
+        path = plugin_file("nodeco", source)
+        with pytest.raises(PluginError) as refused:
+            load([], [path])
+        assert str(refused.value) == (
+            f"plugin nodeco, mmfw_plan_wakeup: not marked in plugin file {path}; mark it @hookimpl"
+        )
+        assert refused.value.exit_status == 3
+
+
+@pytest.mark.parametrize("source", ["", info(name="p").removesuffix(HOOK), "def plan_wakeup(wake): ...\n"])
+def test_file_without_a_hook_is_refused(plugin_file: Write, source: str) -> None:
+    path = plugin_file("p", source)
+    with pytest.raises(PluginError) as refused:
+        load([], [path])
+    assert str(refused.value) == (
+        f"plugin p: plugin file {path} implements no hook, so it would change nothing; "
+        "mark the functions that do @hookimpl"
+    )
+
+
+def test_function_named_as_a_hook_may_implement_another(load_source: Load) -> None:
+    source = (
+        "@hookimpl(specname='mmfw_module_init')\ndef mmfw_module_exit(): ...\nmmfw_plan_wakeup = 'a note'\n"
+    )
+    assert [one.hook for one in load_source(p=source)["p"].implementations] == ["mmfw_module_init"]
 
 
 # --- hooks that do not fit ------------------------------------------------------------------------------
@@ -291,5 +328,5 @@ def test_plugin_refused_leaves_the_next_load_untouched(load_source: Load) -> Non
 
 def test_asking_for_a_plugin_that_is_not_loaded(load_source: Load) -> None:
     with pytest.raises(InputError) as refused:
-        load_source(xe="")["xee"]
+        load_source(xe=HOOK)["xee"]
     assert str(refused.value) == "plugin 'xee' is not loaded; did you mean 'xe'?"

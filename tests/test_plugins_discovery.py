@@ -11,6 +11,9 @@ from mmfw.discovery import discover, file_record, only_record
 from mmfw.errors import InputError
 from mmfw.plugins import load
 
+#: A plugin without any hook is refused.
+HOOK = "@hookimpl\ndef mmfw_module_exit(): ...\n"
+
 
 @pytest.mark.usefixtures("installed")
 def test_discovery_reads_metadata_and_imports_nothing() -> None:
@@ -57,7 +60,7 @@ def test_xee_suggests_xe(plugin_file: Callable[[str, str], Path]) -> None:
 
 
 def test_underscored_name_is_the_hyphenated_one(plugin_file: Callable[[str, str], Path]) -> None:
-    assert load(["my_policy"], [plugin_file("my_policy", "")]).names == ("my-policy",)
+    assert load(["my_policy"], [plugin_file("my_policy", HOOK)]).names == ("my-policy",)
 
 
 def test_mainline_is_on_offer_without_metadata() -> None:
@@ -81,7 +84,7 @@ def test_plugin_file_must_be_named_as_a_module(tmp_path: Path, name: str) -> Non
 
 
 def test_edited_file_is_read_again(plugin_file: Callable[[str, str], Path]) -> None:
-    source = 'MMFW_PLUGIN = PluginInfo(name="{}", hook_api=(1, 0))'
+    source = 'MMFW_PLUGIN = PluginInfo(name="{}", hook_api=(1, 0))\n' + HOOK
     assert load([], [plugin_file("p", source.format("one"))]).names == ("one",)
     assert load([], [plugin_file("p", source.format("two"))]).names == ("two",)
 

@@ -192,6 +192,22 @@ def _is_decision(hook: str) -> bool:
     return options is not None and bool(options.get("firstresult"))
 
 
+def _check_marks(loaded: LoadedPlugin, specs: Specs) -> None:
+    """Refuse a function that is named as a hook and not marked, and a plugin in which nothing is: it would do nothing."""
+    origin = loaded.record.origin
+    reader = pluggy.PluginManager("mmfw")
+    for name in dir(loaded.plugin):
+        if not name.startswith(PREFIX) or name not in specs:
+            continue
+        if reader.parse_hookimpl_opts(loaded.plugin, name) is None and callable(getattr(loaded.plugin, name)):
+            raise PluginError(f"not marked in {origin}; mark it @hookimpl", plugin=loaded.name, hook=name)
+    if not loaded.implementations:
+        raise PluginError(
+            f"{origin} implements no hook, so it would change nothing; mark the functions that do @hookimpl",
+            plugin=loaded.name,
+        )
+
+
 def _check_hooks(loaded: LoadedPlugin, others: Iterable[LoadedPlugin], specs: Specs) -> None:
     """Refuse marked functions that no hookspec stands behind, or that do not fit theirs."""
     owners = sorted(others, key=lambda each: -len(each.prefix))
@@ -285,12 +301,13 @@ def load(names: Iterable[str], plugin_files: Iterable[str | Path] = ()) -> Loade
     InputError
         Unknown, named twice, offered twice, in conflict, or needing one another in a circle.
     PluginError
-        A plugin cannot be imported or its hooks do not fit.
+        A plugin cannot be imported, has no hooks, or its hooks do not fit.
     """
     selected = _select(names, plugin_files)
     manager, specs = _new_manager()
     _publish(selected, manager, specs)
     for loaded in selected:
+        guarded(_check_marks, loaded.name, "hooks")(loaded, specs)
         _check_hooks(loaded, selected, specs)
     # pluggy asks the one registered last first. Mainline is trylast, and the last of these.
     for loaded in reversed(selected):
