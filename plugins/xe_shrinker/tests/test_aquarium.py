@@ -7,7 +7,7 @@ from mmfw.mm.core import Mm
 from mmfw.scenario import load_scenario
 from mmfw.sched import TaskState
 from mmfw_xe_shrinker import XeDevice
-from mmfw_xe_shrinker.clients import AquariumParams, Clients, draw_sizes
+from mmfw_xe_shrinker.clients import AquariumParams, Client, Clients, draw_sizes
 
 #: 37,000 free pages on a machine of 512 MiB, none above order 6.
 FRAGMENTED = [3000, 3000, 2000, 1000, 500, 60, 100, 0, 0, 0, 0]
@@ -114,3 +114,13 @@ def test_scenario_dma32_cannot_balance_a_request_for_normal():
 def test_smallest_object_above_the_largest_is_refused():
     with pytest.raises(ValidationError, match="bo_min_order 12 is above bo_max_order 11"):
         AquariumParams(bo_min_order=12)
+
+
+def test_the_second_half_leaves_the_first_frames_out():
+    client = Client(
+        "tab", started=1_000_000_000, drawn=[2_000_000_000, 4_000_000_000, 4_500_000_000, 5_000_000_000]
+    )
+    now = 5_000_000_000
+    assert client.fps(now) == 1.0
+    assert client.fps_second_half(now) == 1.5
+    assert client.fps_second_half(1_000_000_000) == 0.0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,18 +63,28 @@ class Client:
         Its task.
     started : int
         Virtual time of its start, ns.
-    frames : int
-        Frames whose job has finished.
+    drawn : list of int
+        When each frame's job was seen to have finished, ns.
     """
 
     name: str
     started: int
-    frames: int = 0
+    drawn: list[int] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        """Frames whose job has finished."""
+        return len(self.drawn)
 
     def fps(self, now: int) -> float:
         """Frames a second up to now; 0 before any time has passed."""
         elapsed = now - self.started
         return self.frames * NSEC_PER_SEC / elapsed if elapsed else 0.0
+
+    def fps_second_half(self, now: int) -> float:
+        """Frames a second in the second half of the time up to now: without the seconds in which objects are first made."""
+        half = (now - self.started) // 2
+        return (self.frames - bisect_left(self.drawn, now - half)) * NSEC_PER_SEC / half if half else 0.0
 
 
 class Clients:
@@ -118,6 +129,11 @@ class Clients:
     def fps_median(self, now: int) -> float:
         """Median over clients; 0 if there are none."""
         rates = self.fps(now)
+        return float(statistics.median(rates)) if rates else 0.0
+
+    def fps_second_half_median(self, now: int) -> float:
+        """Median over clients, of the second half of the time up to now; 0 if there are none."""
+        rates = [each.fps_second_half(now) for each in self._clients]
         return float(statistics.median(rates)) if rates else 0.0
 
     def fps_min(self, now: int) -> float:
@@ -187,7 +203,7 @@ def webgl_aquarium_client(mm: Mm, params: AquariumParams) -> None:
         fence = clients.exec(device, vm, params)
         if fence is not None:
             fence.wait()
-            client.frames += 1
+            client.drawn.append(sched.now)
             if dispensable:
                 with vm.resv:
                     for bo in dispensable:

@@ -187,6 +187,14 @@ def all_metrics() -> Iterable[Metric]:
         read=_of_clients(Clients.fps_median),
     )
     yield Metric(
+        "xe_fps_second_half_median",
+        "frames/s",
+        "ratio",
+        "higher",
+        "Frames a second in the second half of the run, median client",
+        read=_of_clients(Clients.fps_second_half_median),
+    )
+    yield Metric(
         "xe_fps_min",
         "frames/s",
         "ratio",
