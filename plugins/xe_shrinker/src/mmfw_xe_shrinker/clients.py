@@ -82,7 +82,7 @@ class Client:
         return self.frames * NSEC_PER_SEC / elapsed if elapsed else 0.0
 
     def fps_second_half(self, now: int) -> float:
-        """Frames a second in the second half of the time up to now: without the seconds in which objects are first made."""
+        """Frames a second in the second half of the time up to now, when objects have been made."""
         half = (now - self.started) // 2
         return (self.frames - bisect_left(self.drawn, now - half)) * NSEC_PER_SEC / half if half else 0.0
 
