@@ -100,7 +100,7 @@ def test_what_failed_and_what_does_not_act_is_said(pages: list[Page]) -> None:
         "success ✗ worse",
         "4 of 5 pairs",
         "Levels here: 87.5% (4 pairs), 93.75% (5 pairs).",
-        "core validated against 6.1.192",
+        "do_shrink_slab() exact against 6.1.192",
     ):
         assert said in text
 
