@@ -247,9 +247,7 @@ def test_costs_are_varied_once_each_and_only_where_no_source_gives_them():
     costs = [cost for group in groups for cost in group.costs]
     assert len(costs) == len(set(costs))
     known = dict(describe("default"))
-    unsourced = {
-        cost for cost, figure in known.items() if figure.source.startswith(("estimate", "the scenario"))
-    }
+    unsourced = {cost for cost, figure in known.items() if figure.source.startswith("estimate")}
     # A switch costs what lmbench measured; swapping out goes with the device.
     assert set(costs) == unsourced - {"context_switch", "syscall"} | {"swap_out_page"}
     halved = next(

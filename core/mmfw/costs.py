@@ -94,7 +94,7 @@ class CostProfile:
     bind_bo : int
         Binding or unbinding one buffer object: page tables and TLB invalidation.
     swap_in_page, swap_out_page : int
-        One page read from or written to swap.
+        One read from swap, of 2^page-cluster adjacent pages at the most; one page written to it.
     writeback_page : int
         One page of file writeback.
     gpu_job : int
@@ -154,7 +154,6 @@ class Cost:
     source: str
 
 
-_SCENARIO = "the scenario of the Xe/TTM reclaim loop, stated there"
 _DEFAULT: Final = {
     "alloc_pcp": Cost(94, "LLFree, USENIX ATC'23: Linux order-0 allocation, uncontended"),
     "alloc_buddy": Cost(200, "estimate: twice a pcp hit, for zone->lock and expand()"),
@@ -182,10 +181,14 @@ _DEFAULT: Final = {
     "migrate_page": Cost(1_000, "estimate: unmap, flush and remap cost about as much as the copy"),
     "page_fault": Cost(250, "estimate: lmbench lat_pagefault gives 0.2 to 0.5 us, the page included"),
     "syscall": Cost(150, "estimate: madvise of one page"),
-    "copy_page": Cost(1_000, _SCENARIO),
+    "copy_page": Cost(1_000, "estimate: 4 GB/s, a page whose source and target are in no cache"),
     "zero_page": Cost(300, "estimate: clear_page at about 13 GB/s"),
-    "bind_bo": Cost(20_000, _SCENARIO),
-    "swap_in_page": Cost(50_000, _SCENARIO),
+    "bind_bo": Cost(
+        20_000, "estimate: one object's page table entries and a TLB invalidation of the GPU, waited for"
+    ),
+    "swap_in_page": Cost(
+        50_000, "estimate: one random read of flash, of up to 2^page-cluster pages, waited for"
+    ),
     "swap_out_page": Cost(
         transfer_ns(4096, 1 << 30), "1 GiB/s, as writeback_page: the device streams writes, a read waits"
     ),
