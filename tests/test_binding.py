@@ -316,7 +316,7 @@ def test_holding_is_a_count_without_a_sentinel() -> None:
     assert stops is not None
     with pytest.raises(PluginError) as blamed:
         stops(None)  # type: ignore[arg-type]
-    assert str(blamed.value) == "plugin p, s.compaction_holds: returned SHRINK_STOP; an int >= 0 is wanted"
+    assert str(blamed.value) == "plugin p, s.compaction_holds: returned -1; an int >= 0 is wanted"
 
 
 def test_scan_sees_and_corrects_the_control_struct() -> None:
@@ -406,6 +406,16 @@ class Unmarked:
         return 0
 
 
+class UnmarkedScan(Fixed):
+    def compaction_scan(self, cs: Any) -> int:
+        return 0
+
+
+class UnmarkedHolds(WithThird):
+    def compaction_holds(self, cs: Any) -> int:
+        return 1
+
+
 class OnlyCount:
     @hookimpl
     def count_objects(self, sc: ShrinkControl) -> int:
@@ -447,6 +457,8 @@ class HoldsOnly(Fixed):
     [
         (HoldsOnly, "s.compaction_holds: goes with compaction_scan(cs), which is missing"),
         (Unmarked, "s.count_objects: not marked; mark it @hookimpl"),
+        (UnmarkedScan, "s.compaction_scan: not marked; mark it @hookimpl"),
+        (UnmarkedHolds, "s.compaction_holds: not marked; mark it @hookimpl"),
         (OnlyCount, "s.scan_objects: missing; a shrinker has count_objects(sc) and scan_objects(sc)"),
         (Misspelt, "s.compaction_scans: no such shrinker method; did you mean 'compaction_scan'?"),
         (OtherArgument, "s.scan_objects: takes an argument 'shrinkctl'; known: sc"),

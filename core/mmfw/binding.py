@@ -288,6 +288,7 @@ _METHODS: Final = {
     name: vars(ShrinkerOpsSpec)[name]
     for name in ("count_objects", "scan_objects", "compaction_scan", "compaction_holds")
 }
+_NEEDED: Final = ("count_objects", "scan_objects")
 #: The one sentinel each method may return, and how to say it; `compaction_holds` has none.
 _SENTINEL: Final[dict[str, tuple[int | None, str]]] = {
     "count_objects": (SHRINK_EMPTY, "SHRINK_EMPTY"),
@@ -313,7 +314,7 @@ def bind_shrinker(shrinker: object, name: str, plugin: str) -> ShrinkerOps:
     Raises
     ------
     PluginError
-        A method is missing or unknown, takes other arguments, or an attribute is not an int >= 0.
+        A method is missing, unknown or not marked, takes other arguments, or an attribute is not an int >= 0.
     """
     found = {}
     for one in implementations(shrinker):
@@ -329,14 +330,15 @@ def bind_shrinker(shrinker: object, name: str, plugin: str) -> ShrinkerOps:
             (argument,) = [arg for arg in inspect.signature(_METHODS[one.hook]).parameters if arg != "self"]
             raise PluginError(f"takes no argument; it is given {argument!r}", plugin=plugin, hook=where)
         found[one.hook] = _bind_method(one.function, plugin, where, *_SENTINEL[one.hook])
-    for method in ("count_objects", "scan_objects"):
-        if method not in found:
-            unmarked = callable(getattr(shrinker, method, None))
-            remedy = (
-                "mark it @hookimpl" if unmarked else "a shrinker has count_objects(sc) and scan_objects(sc)"
-            )
+    for method in _METHODS:
+        if method in found:
+            continue
+        where = f"{name}.{method}"
+        if callable(getattr(shrinker, method, None)):
+            raise PluginError("not marked; mark it @hookimpl", plugin=plugin, hook=where)
+        if method in _NEEDED:
             raise PluginError(
-                f"{'not marked' if unmarked else 'missing'}; {remedy}", plugin=plugin, hook=f"{name}.{method}"
+                "missing; a shrinker has count_objects(sc) and scan_objects(sc)", plugin=plugin, hook=where
             )
     if "compaction_holds" in found and "compaction_scan" not in found:
         raise PluginError(
@@ -368,7 +370,7 @@ def _bind_method(
     def check(answer: Any) -> int:
         if type(answer) is int and answer == sentinel:
             return answer
-        known = {SHRINK_STOP: "SHRINK_STOP", SHRINK_EMPTY: "SHRINK_EMPTY"}
+        known = {SHRINK_STOP: "SHRINK_STOP", SHRINK_EMPTY: "SHRINK_EMPTY"} if sentinel_name else {}
         if type(answer) is int:
             shown = known.get(answer, str(answer))
         else:
