@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import dis
 import inspect
 import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import CodeType
 
 import pluggy
 import pytest
 
 import mmfw
 from mmfw import hookspecs, mainline
+from mmfw.mm import vmscan
 from mmfw.plugins import implementations
 from mmfw.registry import LoadedPlugins
 from mmfw.types import MmOps
@@ -39,6 +43,11 @@ TESTS = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("test
 def docstring(name: str) -> str:
     owner = hookspecs.ShrinkerOpsSpec if name in METHODS else hookspecs
     return inspect.getdoc(getattr(owner, name)) or ""
+
+
+def example(name: str) -> str:
+    """Code that stands under a hook."""
+    return inspect.cleandoc(docstring(name).partition("::\n")[2].partition(".. versionadded")[0])
 
 
 def test_hooks_of_this_stage() -> None:
@@ -98,14 +107,47 @@ def test_decision_says_what_none_means_and_what_mainline_answers(name: str) -> N
 
 @pytest.mark.parametrize("name", HOOKS + METHODS)
 def test_example_implements_the_hook_it_stands_under(name: str) -> None:
-    lines = docstring(name).partition("::\n")[2].partition(".. versionadded")[0]
-    tree = ast.parse(inspect.cleandoc(lines))
+    tree = ast.parse(example(name))
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     owner = hookspecs.ShrinkerOpsSpec if name in METHODS else hookspecs
     spec = list(inspect.signature(getattr(owner, name)).parameters)
     taken = [arg.arg for arg in functions[name].args.args]
     assert set(taken) <= set(spec)
     assert "hookimpl" in [ast.unparse(decorator) for decorator in functions[name].decorator_list]
+
+
+#: What an example takes to be defined elsewhere in the plugin that it is part of.
+PLUGINS_OWN = {
+    "Folded", "Pool", "PoolShrinker", "SawOrderZero", "ThisRun", "WantedOrder", "evictions", "file_copy", "pools_of",
+}  # fmt: skip
+
+
+def names_used(code: CodeType) -> set[str]:
+    """Global names of a piece of code and of the functions in it."""
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    own = {
+        str(step.argval) for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
+    return own.union(*map(names_used, inner))
+
+
+@pytest.mark.parametrize("name", HOOKS + METHODS)
+def test_names_of_the_example_are_imported_in_it(name: str) -> None:
+    code = compile(example(name), name, "exec")
+    namespace: dict[str, object] = {}
+    exec(code, namespace)
+    inside = {"__name__", "__annotations__"}
+    assert names_used(code) <= {*namespace, *vars(builtins), *PLUGINS_OWN, *inside}
+
+
+def test_names_that_examples_leave_to_the_plugin_are_used_and_not_in_mmfw() -> None:
+    used = set().union(*(names_used(compile(example(name), name, "exec")) for name in HOOKS + METHODS))
+    assert used >= PLUGINS_OWN
+    assert PLUGINS_OWN.isdisjoint(mmfw.__all__)
+
+
+def test_costly_orders_begin_where_mm_says() -> None:
+    assert mmfw.PAGE_ALLOC_COSTLY_ORDER == mmfw.gfp.PAGE_ALLOC_COSTLY_ORDER == vmscan.PAGE_ALLOC_COSTLY_ORDER
 
 
 @pytest.mark.parametrize("name", HOOKS + METHODS)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mmfw import gfp
     from mmfw.attachments import Attachments, attach, attachment
     from mmfw.errors import InputError, MmfwError, PluginError
+    from mmfw.gfp import PAGE_ALLOC_COSTLY_ORDER
     from mmfw.hookspecs import HOOK_API, hookimpl, hookspec
     from mmfw.mm.core import Mm
     from mmfw.offers import Metric, PluginInfo, Workload
@@ -43,6 +44,7 @@ __all__ = [
     "DEFAULT_SEEKS",
     "DEF_PRIORITY",
     "HOOK_API",
+    "PAGE_ALLOC_COSTLY_ORDER",
     "SHRINK_BATCH",
     "SHRINK_EMPTY",
     "SHRINK_STOP",
@@ -89,6 +91,7 @@ _HOME = {
     "Attachments": "mmfw.attachments",
     "attach": "mmfw.attachments",
     "attachment": "mmfw.attachments",
+    "PAGE_ALLOC_COSTLY_ORDER": "mmfw.gfp",
     "Mm": "mmfw.mm.core",
     "Metric": "mmfw.offers",
     "PluginInfo": "mmfw.offers",

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+#: Highest order for which the allocator tries hard (include/linux/mmzone.h).
+PAGE_ALLOC_COSTLY_ORDER: Final = 3
+
 __GFP_DMA: Final = 0x1
 __GFP_HIGHMEM: Final = 0x2
 __GFP_DMA32: Final = 0x4

@@ -75,6 +75,8 @@ def mmfw_addhooks(pluginmanager: HookPublisher) -> None:
     --------
     ::
 
+        from mmfw import hookimpl, hookspec
+
         class TtmSpec:
             @hookspec(firstresult=True)
             def ttm_pool_gfp_mask(self, order: int, flags: int) -> int | None: ...
@@ -99,6 +101,10 @@ def mmfw_plugin_params() -> type[BaseModel]:
     Examples
     --------
     ::
+
+        from pydantic import BaseModel, Field
+
+        from mmfw import hookimpl
 
         class Params(BaseModel):
             page_pool_size: int = Field(0, description="pages; 0 means half of RAM")
@@ -132,6 +138,8 @@ def mmfw_module_init(mm: Mm, params: BaseModel | None) -> None:
     --------
     ::
 
+        from mmfw import hookimpl
+
         @hookimpl
         def mmfw_module_init(mm, params):
             pool = Pool(mm, params.page_pool_size)
@@ -154,6 +162,8 @@ def mmfw_register_workloads() -> Iterable[Workload]:
     --------
     ::
 
+        from mmfw import Workload, hookimpl
+
         @hookimpl
         def mmfw_register_workloads():
             yield Workload("file-copy", "Copy a file larger than memory", run=file_copy)
@@ -175,6 +185,8 @@ def mmfw_register_metrics() -> Iterable[Metric]:
     Examples
     --------
     ::
+
+        from mmfw import Metric, hookimpl
 
         @hookimpl
         def mmfw_register_metrics():
@@ -209,6 +221,8 @@ class ShrinkerOpsSpec:
         --------
         ::
 
+            from mmfw import SHRINK_EMPTY, hookimpl
+
             @hookimpl
             def count_objects(self, sc):
                 return self.pool.allocated_pages or SHRINK_EMPTY
@@ -230,6 +244,8 @@ class ShrinkerOpsSpec:
         Examples
         --------
         ::
+
+            from mmfw import SHRINK_STOP, hookimpl
 
             @hookimpl
             def scan_objects(self, sc):
@@ -254,6 +270,8 @@ class ShrinkerOpsSpec:
         --------
         ::
 
+            from mmfw import hookimpl
+
             @hookimpl
             def compaction_scan(self, cs):
                 return self.pool.free_blocks(cs.pfn_lo, cs.pfn_hi, min_order=cs.order - 1)
@@ -275,6 +293,8 @@ class ShrinkerOpsSpec:
         Examples
         --------
         ::
+
+            from mmfw import hookimpl
 
             @hookimpl
             def compaction_holds(self, cs):
@@ -298,7 +318,9 @@ def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan | None:
     mainline's: a running kswapd is not woken again, nor one whose node is hopeless or balanced.
     Answers: a `WakePlan`; None = not mine, ask the next. Mainline plans kswapd at ``wake.order``.
     Context: the allocating task, possibly atomic; may not sleep, allocate or reclaim.
-    Called: once per node and slow path entry, and per boosted watermark.
+    Called: once per node and slow path entry, and per boosted watermark. On a machine of several CPUs a run of eight
+    single pages at the most that a batch takes below low while kswapd is awake counts as one entry
+    (`mmfw.mm.page_alloc.PageAllocator.alloc_pages_batch`).
 
     Parameters
     ----------
@@ -310,6 +332,8 @@ def mmfw_plan_wakeup(pgdat: PgdatView, wake: KswapdWake) -> WakePlan | None:
     Examples
     --------
     ::
+
+        from mmfw import WakePlan, hookimpl
 
         @hookimpl
         def mmfw_plan_wakeup(wake):
@@ -328,7 +352,8 @@ def mmfw_fold_kswapd_waker(pgdat: PgdatView, wake: KswapdWake) -> None:
     Stands for: mm/vmscan.c wakeup_kswapd(), where it raises ``kswapd_order``.
     Answers: none; all implementations are called. Attach what is noted to ``pgdat``.
     Context: the allocating task, possibly atomic; may not sleep, allocate or reclaim.
-    Called: once per wake-up that `mmfw_plan_wakeup` leaves to kswapd.
+    Called: once per wake-up that `mmfw_plan_wakeup` leaves to kswapd; so not for each page of a run of single pages that
+    counts as one entry there.
 
     Parameters
     ----------
@@ -340,6 +365,8 @@ def mmfw_fold_kswapd_waker(pgdat: PgdatView, wake: KswapdWake) -> None:
     Examples
     --------
     ::
+
+        from mmfw import attach, hookimpl
 
         @hookimpl
         def mmfw_fold_kswapd_waker(pgdat, wake):
@@ -363,6 +390,8 @@ def mmfw_kswapd_begin(pgdat: PgdatView, request: KswapdRequest) -> None:
     --------
     ::
 
+        from mmfw import attach, attachment, hookimpl
+
         @hookimpl
         def mmfw_kswapd_begin(pgdat, request):
             attach(pgdat, ThisRun(attachment(pgdat, Folded)))
@@ -383,6 +412,8 @@ def mmfw_kswapd_requeue(pgdat: PgdatView, request: KswapdRequest) -> None:
     Examples
     --------
     ::
+
+        from mmfw import attach, attachment, hookimpl
 
         @hookimpl
         def mmfw_kswapd_requeue(pgdat, request):
@@ -416,6 +447,8 @@ def mmfw_should_wake_kcompactd(pgdat: PgdatView, request: KcompactdRequest) -> b
     --------
     ::
 
+        from mmfw import PAGE_ALLOC_COSTLY_ORDER, hookimpl
+
         @hookimpl
         def mmfw_should_wake_kcompactd(request):
             return False if request.order <= PAGE_ALLOC_COSTLY_ORDER else None
@@ -448,6 +481,8 @@ def mmfw_should_shrink_slab(reclaim_context: ReclaimContext) -> bool | None:
     --------
     ::
 
+        from mmfw import PAGE_ALLOC_COSTLY_ORDER, hookimpl
+
         @hookimpl
         def mmfw_should_shrink_slab(reclaim_context):
             if reclaim_context.order > PAGE_ALLOC_COSTLY_ORDER:
@@ -478,6 +513,8 @@ def mmfw_init_shrink_control(shrinkctl: ShrinkControl, reclaim_context: ReclaimC
     --------
     ::
 
+        from mmfw import attach, hookimpl
+
         @hookimpl
         def mmfw_init_shrink_control(shrinkctl, reclaim_context):
             attach(shrinkctl, WantedOrder(reclaim_context.order))
@@ -499,6 +536,8 @@ def mmfw_should_count_kswapd_failure(pgdat: PgdatView, sc: ScanControl) -> bool 
     Examples
     --------
     ::
+
+        from mmfw import hookimpl
 
         @hookimpl
         def mmfw_should_count_kswapd_failure(sc):
@@ -534,6 +573,8 @@ def mmfw_plan_kcompactd_work(pgdat: PgdatView, request: KcompactdRequest) -> Kco
     Examples
     --------
     ::
+
+        from mmfw import KcompactdWork, hookimpl
 
         @hookimpl
         def mmfw_plan_kcompactd_work(pgdat, request):
@@ -571,6 +612,8 @@ def mmfw_plan_compaction_scan(cc: CompactControl, phase: ScanPhase) -> Compactio
     --------
     ::
 
+        from mmfw import CompactionScan, ScanPhase, hookimpl
+
         @hookimpl
         def mmfw_plan_compaction_scan(cc, phase):
             if phase is not ScanPhase.FINISH or cc.order < 1:
@@ -598,6 +641,8 @@ def mmfw_module_exit(mm: Mm) -> None:
     Examples
     --------
     ::
+
+        from mmfw import hookimpl
 
         @hookimpl
         def mmfw_module_exit(mm):
