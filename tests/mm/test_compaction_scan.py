@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from itertools import groupby, pairwise
 
+import numpy as np
 import pytest
 
 from mm.workbench import events_of, fragment, run, take_large, zone_field
-from mmfw import SHRINK_EMPTY, SHRINK_STOP, CompactionScan, ScanPhase, gfp, hookimpl
+from mmfw import SHRINK_EMPTY, SHRINK_STOP, CompactionScan, ScanPhase, attach, attachment, gfp, hookimpl
+from mmfw.binding import bind_shrinker
+from mmfw.errors import PluginError
 from mmfw.jit import page as pg
 from mmfw.mainline import mmfw_plan_wakeup, mmfw_should_shrink_slab
-from mmfw.mm.trace import MmCompactionEnd
+from mmfw.mm.shrinker import ShrinkerList
+from mmfw.mm.trace import MmCompactionEnd, Tracepoints
+from mmfw.mm.vmstat import VmStat
 from mmfw.testing import make_mm
-from mmfw.types import CompactPriority, CompactResult, MmOps
+from mmfw.types import CompactPriority, CompactResult, MigrateMode, MmOps
 
 ORDER9 = gfp.GFP_KERNEL | gfp.NORETRY | gfp.NOWARN
 
@@ -238,3 +243,70 @@ def test_only_blocks_that_keep_something_are_asked_about_and_only_while_somebody
     assert in_some
     assert {(pfn - 1 >> 9) % 4 for pfn in in_some} == {0}
     assert asked_about(pool=False, unmovable_every=1) == []
+
+
+def list_of(mm, *shrinkers) -> ShrinkerList:
+    """Shrinkers bound as mm binds them, each of a plugin of its own."""
+    found = ShrinkerList(Tracepoints(), VmStat(mm.pgdat.memory))
+    for plugin, shrinker in shrinkers:
+        found.register_shrinker(bind_shrinker(shrinker, f"{plugin}-pool", plugin))
+    return found
+
+
+def a_scan(phase: ScanPhase) -> CompactionScan:
+    pgdat = make_mm("128M").pgdat
+    return CompactionScan(pgdat.node_zones[1], 0, 9, 512, 1024, 512, True, MigrateMode.ASYNC, 0, 0, phase)
+
+
+@pytest.mark.parametrize("method", ["compaction_scan", "compaction_holds"])
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("nr_to_free", None, "set nr_to_free to None, which says what is asked (it was 512)"),
+        ("pfn_hi", 2048, "set pfn_hi to 2048, which says what is asked (it was 1024)"),
+        ("opportunistic", 1, "set opportunistic to 1, which says what is asked (it was True)"),
+        ("order", np.arange(2), "set order to array([0, 1]), which says what is asked (it was 9)"),
+        ("attached", 5, "set attached to 5, which says what is asked (it was None)"),
+    ],
+)
+def test_who_changes_what_is_asked_is_blamed(method, field, value, shown):
+    class Changes(Pool):
+        def change(self, cs):
+            setattr(cs, field, value)
+            return 1
+
+        @hookimpl
+        def compaction_scan(self, cs):
+            return self.change(cs) if method == "compaction_scan" else 0
+
+        @hookimpl
+        def compaction_holds(self, cs):
+            return self.change(cs) if method == "compaction_holds" else 1
+
+    mm = make_mm("128M")
+    first, last = Pool(mm, 0), Pool(mm, 0)
+    first.answer = last.answer = 0
+    shrinkers = list_of(mm, ("first", first), ("changer", Changes(mm, 0)), ("last", last))
+    with pytest.raises(PluginError) as blamed:
+        shrinkers.compaction_scan(a_scan(ScanPhase.PAGEBLOCK), set())
+    assert str(blamed.value).startswith(f"plugin changer, changer-pool.{method}: {shown}")
+    assert (len(first.scans), len(last.scans)) == (1, 0)
+
+
+def test_a_callee_may_attach_and_count_what_it_looked_at():
+    class Note:
+        pass
+
+    class Attaches(Pool):
+        @hookimpl
+        def compaction_scan(self, cs):
+            attach(cs, Note())
+            cs.nr_scanned = 7
+            cs.pfn_lo = int(str(cs.pfn_lo))
+            return 0
+
+    mm = make_mm("128M")
+    scan = a_scan(ScanPhase.FINISH)
+    assert list_of(mm, ("one", Attaches(mm, 0)), ("two", Attaches(mm, 0))).compaction_scan(scan, set()) == 0
+    assert attachment(scan, Note) is not None
+    assert scan.nr_scanned == 7

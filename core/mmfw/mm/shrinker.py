@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter, is_not
 from typing import TYPE_CHECKING, Final
 
+from mmfw.attachments import Attachments
 from mmfw.errors import PluginError
 from mmfw.mm.trace import MmShrinkSlabEnd, MmShrinkSlabStart, Tracepoints
 from mmfw.mm.vmstat import VmEvent, VmStat
-from mmfw.types import SHRINK_BATCH, SHRINK_EMPTY, SHRINK_STOP, ScanPhase, ShrinkControl
+from mmfw.types import SHRINK_BATCH, SHRINK_EMPTY, SHRINK_STOP, CompactionScan, ScanPhase, ShrinkControl
 
 if TYPE_CHECKING:
-    from mmfw.types import CompactionScan, ShrinkerOps
+    from mmfw.types import ShrinkerOps
 
 _U64: Final = (1 << 64) - 1
 #: Calls in a row that may scan nothing; the kernel would go on for ever.
@@ -172,6 +174,32 @@ def do_shrink_slab(
     return freed
 
 
+#: What a scan asks; the rest of it, ``nr_scanned``, is the callee's.
+_ASKED_FIELDS: Final = tuple(each.name for each in fields(CompactionScan) if each.name != "nr_scanned")
+_asked: Final[Callable[[CompactionScan], tuple[object, ...]]] = attrgetter(*_ASKED_FIELDS)
+
+
+def _check_asked(ops: ShrinkerOps, method: str, scan: CompactionScan, asked: tuple[object, ...]) -> None:
+    """Refuse to go on with a scan in which a callee changed what is asked: of the next shrinkers, and of the caller."""
+    try:
+        now = _asked(scan)
+    except AttributeError:  # a field was deleted
+        now = tuple(getattr(scan, name, None) for name in _ASKED_FIELDS)
+    if not any(map(is_not, now, asked)):
+        return
+    for name, before, after in zip(_ASKED_FIELDS, asked, now, strict=True):
+        if after is before or (type(after) is type(before) and after == before):
+            continue
+        if name == "attached" and before is None and type(after) is Attachments:
+            continue
+        raise PluginError(
+            f"set {name} to {after!r:.80}, which says what is asked (it was {before!r:.80}); of a scan only nr_scanned "
+            "may be set",
+            plugin=ops.plugin,
+            hook=f"{ops.name}.{method}",
+        )
+
+
 class ShrinkerList:
     """All registered shrinkers, in order of registration (``shrinker_list``).
 
@@ -256,21 +284,28 @@ class ShrinkerList:
         that hold something in it.
         """
         freed = 0
+        asked = _asked(scan)
+        nr_to_free = scan.nr_to_free
         for shrinker in tuple(self._shrinkers):
             method = shrinker.ops.compaction_scan
             if method is None or shrinker in stopped:
                 continue
             if scan.phase is ScanPhase.PAGEBLOCK:
                 holds = shrinker.ops.compaction_holds
-                if holds is None or holds(scan) == 0:
+                if holds is None:
+                    continue
+                nr_held = holds(scan)
+                _check_asked(shrinker.ops, "compaction_holds", scan, asked)
+                if nr_held == 0:
                     continue
             self._on_call()
             scan.nr_scanned = 0
             ret = method(scan)
+            _check_asked(shrinker.ops, "compaction_scan", scan, asked)
             if ret == SHRINK_STOP:
                 stopped.add(shrinker)
                 continue
             freed += max(ret, 0)
-            if freed >= scan.nr_to_free:
+            if freed >= nr_to_free:
                 break
         return freed
