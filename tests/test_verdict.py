@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from verdict import frozen
+from verdict import frozen, sources
 from verdict.arithmetic import objects_asked_for
 from verdict.claim import Claim, Part, find
 from verdict.evidence import Estimate, Evidence, NotRun, gained, number
-from verdict.page import _effect_words, _others, page
+from verdict.page import _effect_words, _made_with, _others, page
 from verdict.predictions import ALONE, PLAIN, PREDICTIONS, SCAN
 from verdict.statements import STATEMENTS
 from verdict.studies import load_studies, request_of, varied
@@ -18,6 +22,7 @@ from verdict.studies import load_studies, request_of, varied
 from mmfw.compare.model import Cell, Comparison, RunReference, Study, StudyPolicy, StudyScenario
 from mmfw.costs import describe
 from mmfw.results import Recording, read_run
+from mmfw.results.manifest import core_digest
 from mmfw.run import RunRequest, run
 
 CLAIMS = (*PREDICTIONS, *STATEMENTS)
@@ -226,6 +231,56 @@ def test_scenarios_that_no_claim_rests_on_are_shown_with_their_verdicts(tmp_path
     assert "working_set_loss_pages |" not in text  # nobody measured it
     assert "| thp | study thp has not been made |" in text
     assert "no difference that matters" in text
+
+
+def test_the_page_says_what_its_runs_were_made_with_and_when_that_has_changed(tmp_path, monkeypatch):
+    commits, made = sources.commits(), sources.installed()
+    if not commits:
+        pytest.skip("no history here")
+    known = next(iter(commits))
+
+    def head(core: str, **others: str) -> str:
+        monkeypatch.setattr(sources, "installed", lambda: made | {"mmfw": known})
+        write_study(tmp_path, "pair", {"mainline": {"x": around(1)}})
+        file = tmp_path / "pair" / "compare.json"
+        document = json.loads(file.read_text())
+        found = {"mmfw": core, **others}
+        document["study"]["distributions"] = {
+            name: {"version": "1", "sha256": sha256} for name, sha256 in found.items()
+        }
+        file.write_text(json.dumps(document))
+        text = _made_with(load_studies(), Evidence(tmp_path))
+        shutil.rmtree(tmp_path / "pair")
+        return text
+
+    assert head(known).strip() == f"The runs were made with core of commit {commits[known]}."
+    assert "which no commit has" in head("0" * 64)
+    assert "**This page is older than the code**: the sources of mmfw have changed" in head("0" * 64)
+    assert "the sources of mmfw-gone have changed" in head(known, **{"mmfw-gone": "1"})
+
+
+def test_the_digest_of_a_commit_is_that_of_its_files(tmp_path):
+    """The same sources in a history and on disk have one digest: that is how a page finds its commit."""
+    package = tmp_path / "core" / "mmfw"
+    for name in ("a.py", "a/b.py", "a-b.py", "cli/x.py", "run.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(f"# {name}\n")
+    try:
+        for words in (
+            ["init", "-q"],
+            ["add", "."],
+            ["-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x"],
+        ):
+            subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no git here")
+    (found,) = sources.commits(tmp_path)
+    files = {
+        path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in package.rglob("*.py")
+    }
+    assert found == core_digest(files)
+    assert found == core_digest({path: sha for path, sha in files.items() if not path.startswith("cli")})
 
 
 def test_what_a_counter_gained_is_read_between_two_moments(tmp_path):

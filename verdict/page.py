@@ -12,7 +12,7 @@ from mmfw.compare.threshold import LEAST_EFFECT, threshold_words
 from mmfw.result import CORE_VALIDATED
 from mmfw.results import RunDirectory
 from mmfw.scenario import parse_duration
-from verdict import frozen
+from verdict import frozen, sources
 from verdict.claim import Claim, Finding, find
 from verdict.evidence import MAINLINE, Estimate, Evidence, NotRun, gained
 from verdict.predictions import ELIDE, HINT, PREDICTIONS
@@ -87,8 +87,39 @@ def _head(studies: Studies, evidence: Evidence) -> str:
         "said, see their READMEs. Not modelled: memory cgroups, NUMA, CMA, the multi-gen LRU, PSI, contention on zone->lock and "
         f"lru_lock.\n\n{METHOD} Figures below are medians with that interval; a part is confirmed or refuted only if the whole "
         f"interval lies on one side of its threshold, which stood in `verdict/` before the studies, though single-seed runs of the loop under eight policies had been seen by then. The figures that S5, S6 and S10 are held "
-        f"against were made afterwards to be those that their words name. {state}"
+        f"against were made afterwards to be those that their words name. {state}{_made_with(studies, evidence)}"
     )
+
+
+def _made_with(studies: Studies, evidence: Evidence) -> str:
+    """With which sources the runs were made, and whether the code has changed since; empty if there are none."""
+    by_core: dict[str, list[str]] = {}
+    older: dict[str, None] = {}
+    for name in [spec.name for spec in studies.studies] + [
+        each.spec.name for each in varied(studies.sensitivity)
+    ]:
+        try:
+            made_with = evidence.comparison(name).study.distributions
+        except NotRun:
+            continue
+        if "mmfw" in made_with:
+            by_core.setdefault(made_with["mmfw"].sha256, []).append(name)
+            older |= dict.fromkeys(sources.changed_since(made_with, sources.installed()))
+    if not by_core:
+        return ""
+    known = sources.commits()
+    words = [
+        (f"commit {known[sha256]}" if sha256 in known else f"sources {sha256[:16]}, which no commit has")
+        + (f" ({', '.join(names)})" if len(by_core) > 1 else "")
+        for sha256, names in by_core.items()
+    ]
+    text = f"\n\nThe runs were made with core of {'; '.join(words)}."
+    if older:
+        text += (
+            f" **This page is older than the code**: the sources of {', '.join(sorted(older))} have changed since, and "
+            "figures may have with them."
+        )
+    return text
 
 
 def _changed(evidence: Evidence, study: str) -> list[str]:

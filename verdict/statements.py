@@ -246,7 +246,7 @@ STATEMENTS: Final = (
         "that the loop decays.",
         ("loop",),
         _decay,
-        "Copies need reserves; no swap readahead of shmem.",
+        "Copies need reserves; a restore reads 2^page-cluster swap slots at once, but pages that are read ahead take no memory.",
     ),
     Claim(
         "S8",

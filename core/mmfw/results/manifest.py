@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -173,12 +174,30 @@ def sha256_costs(profile: CostProfile) -> str:
 def _sha256_sources(folder: str, outside: frozenset[str]) -> str:
     """SHA-256 of a package's Python files; read once a process, as the modules are."""
     root = Path(folder)
+    files = {
+        file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in root.rglob("*.py")
+    }
+    return _digest_of(files, outside)
+
+
+def _digest_of(files: Mapping[str, str], outside: frozenset[str]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        inner = file.relative_to(root)
+    for inner in sorted(map(PurePosixPath, files)):
         if inner.parts[0].removesuffix(".py") not in outside:
-            digest.update(f"{inner.as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+            digest.update(f"{inner} {files[str(inner)]}\n".encode())
     return digest.hexdigest()
+
+
+def core_digest(files: Mapping[str, str]) -> str:
+    """What `Distribution.sha256` of core is for such sources.
+
+    Parameters
+    ----------
+    files : mapping of str to str
+        SHA-256 of each Python file, by its path below the package.
+    """
+    return _digest_of(files, _OUTSIDE)
 
 
 def _package_of(plugin: LoadedPlugin) -> Path | None:
