@@ -21,6 +21,7 @@ from mmfw.results.extras import study_module
 from mmfw.run import RunRequest, run
 
 pytest.importorskip("pyarrow")
+README = Path(__file__).parents[2] / "README.md"
 TOY = Path(__file__).parents[1] / "data" / "toy"
 
 
@@ -46,6 +47,19 @@ def test_recording_changes_nothing_and_repeats_byte_for_byte(recorded: Path, tmp
     again = read_run(tmp_path / "b")
     assert again.manifest.inputs() == first.manifest.inputs()
     assert again.document.metrics == first.document.metrics
+
+
+def test_the_readme_s_snippet_runs_as_pasted(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = README.read_text().split("```python\n")[1:]
+    (snippet,) = [code for code in (each.partition("```")[0] for each in blocks) if "samples.parquet" in code]
+    (recorded.parent / "run").symlink_to(recorded)
+    monkeypatch.chdir(recorded.parent)
+    exec(compile(snippet, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert lines[1].startswith("{'time_ns': 100000000, 'nr_free_pages': ")
 
 
 def test_samples_say_what_the_result_says(recorded: Path) -> None:
