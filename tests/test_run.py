@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,11 +14,12 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from mmfw.errors import InputError, PluginError
 from mmfw.plugins import load
-from mmfw.result import CORE_VALIDATED
+from mmfw.result import CORE_VALIDATED, NOT_MODELLED
 from mmfw.run import RunRequest, choose_scenario, run
 from mmfw.sched import LivelockError
 from mmfw.watchdog import compiling
 
+README = Path(__file__).parents[1] / "README.md"
 TOY = Path(__file__).parent / "data" / "toy"
 
 
@@ -105,6 +107,13 @@ def test_the_result_says_what_of_it_is_validated(result, kernel, rest):
     said = f"{CORE_VALIDATED}; drivers modelled after {kernel}, not validated"
     assert document["validated"] == said + rest
     assert not any(word in line for line in document["not_modelled"] for word in ("compaction", "OOM"))
+
+
+def test_the_readme_s_table_and_the_footer_leave_out_the_same():
+    section = README.read_text().partition("## Not modelled")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")][1:]
+    heads = [re.sub(r" \(.*?\)|:.*|`", "", row).strip() for row in rows]
+    assert ", ".join(heads) == ", ".join(NOT_MODELLED)
 
 
 def test_a_policy_in_a_file_stops_the_loop(result, tmp_path):

@@ -9,7 +9,7 @@ from typing import Final
 
 from mmfw.compare.statistics import METHOD
 from mmfw.compare.threshold import LEAST_EFFECT, threshold_words
-from mmfw.result import CORE_VALIDATED
+from mmfw.result import CORE_VALIDATED, NOT_MODELLED
 from mmfw.results import RunDirectory
 from mmfw.scenario import parse_duration
 from verdict import frozen, sources
@@ -84,8 +84,7 @@ def _head(studies: Studies, evidence: Evidence) -> str:
         'What the thread on v6 of "mm, drm/ttm, drm/xe: Avoid reclaim/eviction loops under fragmentation" predicted, held against '
         "runs of this simulator. Written by `python -m verdict write`; do not edit.\n\n"
         f"Of core, {CORE_VALIDATED}. Drivers are modelled after 7.1 and not validated; policies are readings of what was "
-        "said, see their READMEs. Not modelled: memory cgroups, NUMA, CMA, the multi-gen LRU, PSI, contention on zone->lock and "
-        f"lru_lock.\n\n{METHOD} Figures below are medians with that interval; a part is confirmed or refuted only if the whole "
+        f"said, see their READMEs. Not modelled: {'; '.join(NOT_MODELLED)}.\n\n{METHOD} Figures below are medians with that interval; a part is confirmed or refuted only if the whole "
         f"interval lies on one side of its threshold, which stood in `verdict/` before the studies, though single-seed runs of the loop under eight policies had been seen by then. The figures that S5, S6 and S10 are held "
         f"against were made afterwards to be those that their words name. {state}{_made_with(studies, evidence)}"
     )

@@ -15,10 +15,14 @@ CORE_VALIDATED: Final = (
     "allocator, watermarks and do_shrink_slab() exact against 6.1.192; reclaim and compaction compared with it, "
     "README says how far"
 )
-#: What this version leaves out of every run; printed with the result.
+#: What this version leaves out of every run; printed with the result. The README's table says what each could change.
 NOT_MODELLED: Final = (
     "memory cgroups, NUMA, CMA, the multi-gen LRU, vm.defrag_mode, PSI",
-    "contention between CPUs on zone->lock and lru_lock",
+    "contention between CPUs on zone->lock, lru_lock and mmap_lock",
+    "per-CPU batches of the LRU, vmstat's per-CPU deltas with several CPUs",
+    "more than one disk",
+    "the event mm_page_free_batched",
+    "the text of the kernel",
 )
 
 
