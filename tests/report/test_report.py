@@ -177,7 +177,10 @@ def _replace(old: str, new: str) -> Callable[[Path], None]:
             _replace('{"format":1,"study"', '{"format":2,"study"'),
             r"format 2 of a comparison; this version reads 1",
         ),
-        (_replace('"least_effect":0.0', '"least_effect":1.0'), r"damaged: study\.least_effect: .* less than 1"),
+        (
+            _replace('"least_effect":0.0', '"least_effect":1.0'),
+            r"damaged: study\.least_effect: .* less than 1",
+        ),
         (_replace('"least_effect":0.0', '"least_effect":NaN'), r"damaged: study\.least_effect: "),
         (lambda folder: (folder / "compare.json").write_text("[]"), r"compare\.json: damaged"),
         (lambda folder: (folder / "compare.json").write_bytes(b"\xff\xfe"), r"compare\.json: damaged"),

@@ -57,7 +57,7 @@ class _Group:
 
     head: str
     names: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
     def widths(self) -> list[int]:
         """Of the columns; the first is wide enough for the heading."""
