@@ -8,10 +8,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from mmfw import gfp
 from mmfw.binding import bind_mm_ops
 from mmfw.errors import PluginError
 from mmfw.registry import LoadedPlugins
-from mmfw.types import KcompactdRequest, KcompactdWork, KswapdWake, MigrateMode, WakePlan, WakeReason
+from mmfw.testing import make_mm
+from mmfw.types import (
+    CompactControl,
+    KcompactdRequest,
+    KcompactdWork,
+    KswapdWake,
+    MigrateMode,
+    ScanPhase,
+    WakePlan,
+    WakeReason,
+)
 
 ASLEEP = "0 to 10, or None to leave it asleep, is wanted"
 NO_WAKE_UP = "0 to 10, or None to add no wake-up, is wanted"
@@ -93,3 +104,34 @@ def test_who_plans_it_is_blamed(load_source: Callable[..., LoadedPlugins]) -> No
         PluginError, match=r"^plugin tidy, mmfw_plan_kcompactd_work: ValueError: mode is 'sync';"
     ):
         ops.plan_kcompactd_work(None, KcompactdRequest(9, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("scan.nr_to_free = None", "nr_to_free is None; an int, 0 to 4503599627370496 is wanted"),
+        ("scan.order = 11", "order is 11; 0 to 10 is wanted"),
+        ("scan.pfn_lo = -512", "pfn_lo is -512; 0 to 4503599627370496 is wanted"),
+        ("scan.mode = 2", "mode is 2; a MigrateMode is wanted"),
+        ("scan.opportunistic = None", "opportunistic is None; a bool is wanted"),
+    ],
+)
+def test_a_scan_that_cannot_be_is_blamed_on_who_asks_for_it(
+    load_source: Callable[..., LoadedPlugins], change: str, fault: str
+) -> None:
+    source = (
+        "from mmfw import CompactionScan\n"
+        "@hookimpl\n"
+        "def mmfw_plan_compaction_scan(cc, phase):\n"
+        "    scan = CompactionScan.of(cc, phase, opportunistic=True)\n"
+        f"    {change}\n"
+        "    return scan\n"
+    )
+    plan = bind_mm_ops(load_source(asks=source)).plan_compaction_scan
+    assert plan is not None
+    zone = make_mm("128M").pgdat.node_zones[1]
+    with pytest.raises(PluginError) as blamed:
+        plan(CompactControl(zone, 9, gfp.GFP_KERNEL, 0, 0, 2, MigrateMode.ASYNC), ScanPhase.FINISH)
+    assert str(blamed.value) == (
+        f"plugin asks, mmfw_plan_compaction_scan: answered a CompactionScan whose {fault}"
+    )

@@ -135,12 +135,20 @@ def _answer_check(
 
     def check(answer: Any) -> Any:
         if type(answer) is answer_type or (answer is None and none is not None):
-            return answer
+            return _checked_scan(answer, plugin, hook) if type(answer) is CompactionScan else answer
         raise PluginError(
             f"answered {answer!r}; a {answer_type.__name__}{none or ''} is wanted", plugin=plugin, hook=hook
         )
 
     return check
+
+
+def _checked_scan(scan: CompactionScan, plugin: str, hook: str) -> CompactionScan:
+    try:
+        scan.check()
+    except (ValueError, AttributeError) as fault:
+        raise PluginError(f"answered a CompactionScan whose {fault}", plugin=plugin, hook=hook) from fault
+    return scan
 
 
 def _bind_decision(

@@ -382,6 +382,33 @@ class CompactionScan:
             phase=phase,
         )
 
+    def check(self) -> None:
+        """Check what a policy asks; where it is asked and not where it is made, for a policy may change it meanwhile.
+
+        Raises
+        ------
+        ValueError
+            A field is of another type, or there is nothing such.
+        """
+        for name, highest in _SCAN_INTS:
+            _set_int(self, name, highest)
+        for name, kind in _SCAN_KINDS:
+            value: object = getattr(self, name)
+            if type(value) is not kind:
+                raise ValueError(f"{name} is {value!r}; a {kind.__name__} is wanted")
+
+
+_SCAN_INTS: Final = (
+    ("nid", (1 << 10) - 1),
+    ("order", _NR_ORDERS - 1),
+    ("pfn_lo", _MAX_PAGES),
+    ("pfn_hi", _MAX_PAGES),
+    ("nr_to_free", _MAX_PAGES),
+    ("gfp_mask", (1 << 32) - 1),
+    ("migratetype", (1 << 31) - 1),
+)
+_SCAN_KINDS: Final = (("opportunistic", bool), ("mode", MigrateMode), ("phase", ScanPhase))
+
 
 @dataclass(frozen=True, slots=True)
 class KswapdWake:
