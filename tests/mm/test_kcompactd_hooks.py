@@ -166,6 +166,6 @@ def test_an_order_that_there_is_not_is_blamed_on_who_planned_it(load_source):
 
 
 def test_nobody_is_asked_where_no_plugin_answers(load_source):
-    ops = bind_mm_ops(load_source(idle="\n"))
+    ops = bind_mm_ops(load_source(idle="@hookimpl\ndef mmfw_module_exit(): ...\n"))
     assert ops.should_wake_kcompactd is None
     assert ops.plan_kcompactd_work is None
