@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from mmfw import gfp
+from mmfw.binding import bind_mm_ops
+from mmfw.errors import CallerError, PluginError
 from mmfw.jit import page as pg
 from mmfw.testing import make_mm
+from mmfw.types import KcompactdRequest
 
 HIGH = 2
 TAKE = gfp.GFP_ATOMIC | gfp.MEMALLOC | gfp.NOWARN
@@ -78,3 +81,66 @@ def test_reserves_count_for_those_who_may_use_them(short):
     mark = 2 * (zone.nr_free_pages - zone.lowmem_reserve[2]) - 10
     assert not zone.zone_watermark_ok(0, mark, 2)
     assert zone.zone_watermark_ok(0, mark, 2, pg.ALLOC_MIN_RESERVE)
+
+
+ORDERS, ZONES, PAGES = "0 to 10 is wanted", "0 to 4 is wanted", "0 to 4503599627370496 is wanted"
+
+
+@pytest.mark.parametrize(
+    ("question", "fault"),
+    [
+        ((11, 0, 2), f"order of a question about watermarks is 11; {ORDERS}"),
+        ((-1, 0, 2), f"order of a question about watermarks is -1; {ORDERS}"),
+        ((True, 0, 2), f"order of a question about watermarks is True; an int, {ORDERS}"),
+        ((9.0, 0, 2), f"order of a question about watermarks is 9.0; an int, {ORDERS}"),
+        ((0, 0, 10**8), f"highest_zoneidx of a question about watermarks is 100000000; {ZONES}"),
+        ((0, 0, 5), f"highest_zoneidx of a question about watermarks is 5; {ZONES}"),
+        ((0, 0, -(10**8)), f"highest_zoneidx of a question about watermarks is -100000000; {ZONES}"),
+        ((0, 0, None), f"highest_zoneidx of a question about watermarks is None; an int, {ZONES}"),
+        ((0, -1, 2), f"mark of a question about watermarks is -1; {PAGES}"),
+        ((0, 1.5, 2), f"mark of a question about watermarks is 1.5; an int, {PAGES}"),
+        ((0, 1 << 63, 2), f"mark of a question about watermarks is 9223372036854775808; {PAGES}"),
+    ],
+)
+def test_a_question_that_cannot_be_is_refused(question, fault):
+    pgdat = make_mm("128M").pgdat
+    order, mark, highest_zoneidx = question
+    asks = [pgdat.node_zones[1].zone_watermark_ok, pgdat.node_zones[2].zone_watermark_ok_safe]
+    asks += [] if mark else [lambda order, _, index: pgdat.pgdat_balanced(order, index)]
+    for ask in asks:
+        with pytest.raises(CallerError) as refused:
+            ask(order, mark, highest_zoneidx)
+        assert str(refused.value) == fault
+
+
+@pytest.mark.parametrize("alloc_flags", [-1, 1 << 31, True, "0"])
+def test_flags_that_cannot_be_are_refused(alloc_flags):
+    zone = make_mm("128M").pgdat.node_zones[1]
+    with pytest.raises(CallerError, match=r"^alloc_flags of a question about watermarks is "):
+        zone.zone_watermark_ok(0, 0, 2, alloc_flags)
+
+
+def test_an_array_librarys_integers_are_asked_as_ints():
+    zone = make_mm("128M").pgdat.node_zones[1]
+    free = zone.nr_free_pages
+    small = np.uint8(200)
+    # Of the same width throughout, 200 + lowmem_reserve would wrap.
+    assert zone.zone_watermark_ok(np.int64(0), small, np.uint8(0), np.int32(0))
+    assert not zone.zone_watermark_ok_safe(np.int8(0), np.int64(free), np.int64(0))
+    assert zone.pgdat.pgdat_balanced(np.int64(9), np.int64(2)) is zone.pgdat.pgdat_balanced(9, 2)
+
+
+def test_a_policy_that_asks_so_is_blamed(load_source):
+    source = (
+        "@hookimpl\n"
+        "def mmfw_should_wake_kcompactd(pgdat):\n"
+        "    return pgdat.node_zones[2].zone_watermark_ok_safe(0, 0, 10**8)\n"
+    )
+    ops = bind_mm_ops(load_source(curious=source))
+    assert ops.should_wake_kcompactd is not None
+    with pytest.raises(PluginError) as blamed:
+        ops.should_wake_kcompactd(make_mm("128M").pgdat, KcompactdRequest(9, 2))
+    assert str(blamed.value) == (
+        "plugin curious, mmfw_should_wake_kcompactd: highest_zoneidx of a question about watermarks is 100000000; "
+        "0 to 4 is wanted"
+    )

@@ -5,19 +5,53 @@ Nothing is kept twice: what a compiled loop changes, these objects show.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import operator
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from mmfw.errors import CallerError
 from mmfw.jit import page as pg
 from mmfw.jit.alloc import zone_watermark_ok_free
-from mmfw.state import MAX_NR_ZONES, ZONE_NAMES
+from mmfw.state import MAX_NR_ZONES, MAX_ORDER, ZONE_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mmfw.attachments import Attachments
     from mmfw.mm.pages import Memory
+
+
+#: Pages of a 64-bit address space; sums of such marks fit compiled code.
+_MAX_PAGES: Final = 1 << 52
+#: Highest value of each argument of a question about watermarks.
+_HIGHEST: Final = {
+    "order": MAX_ORDER - 1,
+    "mark": _MAX_PAGES,
+    "highest_zoneidx": MAX_NR_ZONES - 1,
+    "alloc_flags": (1 << 31) - 1,
+}
+
+
+def _checked(name: str, value: object) -> int:
+    """An argument of a policy's question as an int, which an integer of an array library becomes.
+
+    Raises
+    ------
+    CallerError
+        It is none, or there is none such: compiled code would read whatever lies there.
+    """
+    highest = _HIGHEST[name]
+    try:
+        found = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        found = -1
+    if 0 <= found <= highest:
+        return found
+    an_int = "" if type(value) is int else "an int, "
+    raise CallerError(
+        f"{name} of a question about watermarks is {value!r:.80}; {an_int}0 to {highest} is wanted"
+    )
 
 
 class Zone:
@@ -155,6 +189,15 @@ class Zone:
         return self._watermark_ok(order, mark, highest_zoneidx, 0, self.drift_free_pages())
 
     def _watermark_ok(self, order: int, mark: int, highest_zoneidx: int, alloc_flags: int, free: int) -> bool:
+        # Policies ask too, and nothing in compiled code looks at what they ask; once for each decision, so short.
+        if not (type(order) is int and 0 <= order < MAX_ORDER):
+            order = _checked("order", order)
+        if not (type(mark) is int and 0 <= mark <= _MAX_PAGES):
+            mark = _checked("mark", mark)
+        if not (type(highest_zoneidx) is int and 0 <= highest_zoneidx < MAX_NR_ZONES):
+            highest_zoneidx = _checked("highest_zoneidx", highest_zoneidx)
+        if not (type(alloc_flags) is int and 0 <= alloc_flags < 1 << 31):
+            alloc_flags = _checked("alloc_flags", alloc_flags)
         memory = self.memory
         return bool(
             zone_watermark_ok_free(
@@ -240,6 +283,9 @@ class PglistData:
 
         A policy may ask for pages `beyond` it. True if no zone up to that index has pages at all.
         """
+        # Each zone that is asked checks its question; none may be.
+        if not (type(highest_zoneidx) is int and 0 <= highest_zoneidx < MAX_NR_ZONES):
+            highest_zoneidx = _checked("highest_zoneidx", highest_zoneidx)
         any_managed = False
         for zone in self.managed_zones(highest_zoneidx):
             any_managed = True
