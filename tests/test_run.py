@@ -174,7 +174,8 @@ def test_kmalloc_keeps_no_page_that_a_plugin_has_given_back(tmp_path, kept):
         ({"duration": "soon"}, "'soon' is no duration"),
         ({"machine": "12Q"}, "machine '12Q' is neither a RAM size"),
         ({"plugin_files": ()}, "no loaded plugin offers workload 'toy-loop'"),
-        ({"overrides": {"toy.size": 1}}, "params.toy: no loaded plugin of that name takes parameters"),
+        ({"overrides": {"toy.size": 1}}, "params.toy: plugin toy takes no parameters"),
+        ({"overrides": {"toi.size": 1}}, "params.toi: no loaded plugin of that name takes parameters"),
         ({"machine": "256M"}, "state.buddyinfo"),
     ],
 )

@@ -83,6 +83,8 @@ def plugin_params(plugins: LoadedPlugins, values: Mapping[str, Mapping[str, Any]
     models = plugins.plugin_params()
     for name in values:
         if name not in models:
+            if name in plugins.names:
+                raise InputError(f"params.{name}: plugin {name} takes no parameters")
             known = sorted(models)
             raise InputError(
                 f"params.{name}: no loaded plugin of that name takes parameters; {did_you_mean(name, known)}"

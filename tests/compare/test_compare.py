@@ -184,7 +184,7 @@ def test_a_folder_is_one_process_s_and_holds_a_study_only(
     [
         ({"policies": ("quit",)}, "no plugin 'quit'; did you mean 'quiet'?"),
         ({"policies": ("mainline",)}, "names nothing but mainline"),
-        ({"policies": ("quiet:loud=1",)}, "params.quiet: no loaded plugin of that name takes parameters"),
+        ({"policies": ("quiet:loud=1",)}, "params.quiet: plugin quiet takes no parameters"),
         ({"policies": ("optional:lod=1",)}, "params.optional.lod: no such key; did you mean 'loud'?"),
         ({"policies": ("optional:times=x",)}, "params.optional.times: Input should be a valid integer"),
         ({"scenarios": ("webgl-aquariumm",)}, "no scenario 'webgl-aquariumm'"),
