@@ -25,6 +25,7 @@ from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.trace import Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmStat
+from mmfw.mm.wakeup import KswapdRequests
 from mmfw.rawrandom import Rng
 from mmfw.types import MmOps
 from naive.slub import NaiveCache
@@ -43,10 +44,10 @@ class Both:
         trace, vmstat = Tracepoints(), VmStat(memory)
         ops = MmOps(plan_wakeup=mmfw_plan_wakeup, should_shrink_slab=mmfw_should_shrink_slab)
         self.context = context = IrqsOff()
-        vmscan = Vmscan(
-            pgdat, ShrinkerList(trace, vmstat), None, None, None, ops, SleepingOnce(), context, trace, vmstat
-        )
-        freelist = Freelist(pgdat, vmscan, context)
+        kswapd = KswapdRequests(pgdat, lambda *_: None, ops, SleepingOnce(), trace)
+        shrinkers = ShrinkerList(trace, vmstat)
+        vmscan = Vmscan(pgdat, shrinkers, None, None, None, ops, kswapd, None, context, trace, vmstat)
+        freelist = Freelist(pgdat, kswapd, context)
         allocator = PageAllocator(
             freelist, Slowpath(freelist, vmscan, None, None, context, trace, vmstat), context
         )

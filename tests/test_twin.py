@@ -24,6 +24,7 @@ from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.trace import MmVmscanWakeupKswapd, Tracepoints
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmStat
+from mmfw.mm.wakeup import KswapdRequests
 from mmfw.types import MmOps
 from naive.page_alloc import NaiveMm
 from naive.replay import differences, replay
@@ -72,8 +73,9 @@ class Compiled:
         ops = MmOps(plan_wakeup=mmfw_plan_wakeup, should_shrink_slab=mmfw_should_shrink_slab)
         context = IrqsOff()
         shrinkers = ShrinkerList(trace, vmstat)
-        vmscan = Vmscan(pgdat, shrinkers, None, None, None, ops, SleepingOnce(), context, trace, vmstat)
-        self.freelist = freelist = Freelist(pgdat, vmscan, context)
+        kswapd = KswapdRequests(pgdat, lambda *_: None, ops, SleepingOnce(), trace)
+        vmscan = Vmscan(pgdat, shrinkers, None, None, None, ops, kswapd, None, context, trace, vmstat)
+        self.freelist = freelist = Freelist(pgdat, kswapd, context)
         slowpath = Slowpath(freelist, vmscan, None, None, context, trace, vmstat)
         self.mm = PageAllocator(freelist, slowpath, context)
         self.memory.S[pg.S_TRACE_MASK] = sum(1 << kind for kind in EVENTS)

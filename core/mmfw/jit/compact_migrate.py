@@ -240,10 +240,15 @@ def isolate_migratepages_block(page: Any, pb: Any, S: Any, cc: Any, low: int, en
         if word & (TYPE_MASK | PG_COMPOUND) == T_ALLOC | PG_COMPOUND:
             pfn += (1 << (word & ORDER_MASK)) - 1
         elif word & TYPE_MASK == T_ALLOC and word & PG_LRU and may_isolate(cc, word):
-            if not skip_updated:
+            if not skip_updated and cc[CC_FAST_FIND_SETS_SKIP] == 0:
+                # Since 6.5 the block is marked whichever of its pages is the first; nobody can have done it meanwhile.
+                skip_updated = True
+                if valid >= 0 and cc[CC_IGNORE_SKIP_HINT] == 0 and cc[CC_NO_SET_SKIP_HINT] == 0:
+                    set_skip(pb, valid)
+            elif not skip_updated:
                 skip_updated = True
                 if cc[CC_IGNORE_SKIP_HINT] == 0 and pfn & (PB_PAGES - 1) == 0:
-                    if get_skip(pb, pfn) and (cc[CC_RESCAN] == 0 or cc[CC_FAILURE_SKIPS_CHUNK] != 0):
+                    if get_skip(pb, pfn):
                         aborted = True
                         break
                     if cc[CC_NO_SET_SKIP_HINT] == 0:
