@@ -30,12 +30,13 @@ class KernelProfile:
         balanced for what is being reclaimed (``kswapd_try_clear_hopeless()``); from which release is not known.
     fast_find_sets_skip : bool
         The block that ``fast_find_migrateblock()`` chooses is marked to be skipped, and is skipped. Since 6.5 it is not
-        marked, none is chosen while a block is to be finished, and a block of which something is isolated is marked
-        whichever page that is; in 6.1 only if it is the first. (One without the other makes compaction scan the same
+        marked, and a block of which something is isolated is marked whichever page that is; in 6.1 only if it is the
+        block's first. (One without the other makes compaction scan the same
         blocks over and over, for which the first was reverted for a time.)
     failed_migration_skips_chunk : bool
         Where a page did not move, asynchronous direct compaction leaves out the rest of its order-aligned chunk. Since
-        6.3 any mode but full synchronous scans the pageblock to its end first (``finish_pageblock``).
+        6.3 any mode but full synchronous scans the pageblock to its end first (``finish_pageblock``), and the fast
+        search gives way to that.
     """
 
     name: str

@@ -176,7 +176,7 @@ class PageAllocator:
             if status == jit.BATCH_BOOST_WAKE:
                 self._freelist.wake_for_boost()
             elif status == jit.BATCH_SLOWPATH:
-                asked = not order and self._slowpath.ask_in_company(request)
+                asked = not order and self._ask_in_company(request)
                 if asked and (run := self._run_below_low(request, out, got)):
                     got += run
                     continue
@@ -192,6 +192,15 @@ class PageAllocator:
                 out[got] = pfn
                 got += 1
         return out[:got]
+
+    def _ask_in_company(self, request: Request) -> bool:
+        """Ask kswapd for a run of single pages, if one may be taken; whether it may."""
+        if not self._slowpath.ask_in_company(request):
+            return False
+        if self._memory.S[pg.S_TRACE_MASK]:
+            # A full buffer would end the run early, and so make a traced run another one.
+            self._memory.flush_trace()
+        return True
 
     def _run_below_low(self, request: Request, out: Pfns, got: int) -> int:
         """Take single pages as the slow path's first attempt does, which asked for kswapd already; how many."""
@@ -300,7 +309,7 @@ class PageAllocator:
             if status == jit.BATCH_BOOST_WAKE:
                 self._freelist.wake_for_boost()
             elif status == jit.BATCH_SLOWPATH:
-                asked = self._slowpath.ask_in_company(request)
+                asked = self._ask_in_company(request)
                 if asked and (run := self._exchange_below_low(request, old, new, done)):
                     done += run
                     continue
