@@ -143,6 +143,32 @@ def test_a_claim_without_its_studies_has_no_verdict(tmp_path):
     assert text.count("Beside it: nothing yet, for study scan-alone has not been made.") == 2  # P7, S5
 
 
+def test_a_study_whose_runs_failed_says_so_however_often_it_is_asked(tmp_path):
+    write_study(tmp_path, "vary-nr_swap_pages-524288", {"mainline": {"x": around(1)}})
+    file = tmp_path / "vary-nr_swap_pages-524288" / "compare.json"
+    document = json.loads(file.read_text())
+    document["runs"] = []
+    document["missing"] = [
+        {
+            "scenario": "s",
+            "policy": "mainline",
+            "seed": 0,
+            "error": "raise nr_swap_pages",
+            "command": "mmfw run s",
+        }
+    ]
+    file.write_text(json.dumps(document))
+    evidence = Evidence(tmp_path)
+    for _ in range(2):
+        with pytest.raises(
+            NotRun, match=r"1 runs of study .* failed, the first \(seed 0\) since raise nr_swap_pages"
+        ):
+            evidence.comparison("vary-nr_swap_pages-524288")
+    assert (
+        page(load_studies(), tmp_path).count("since raise nr_swap_pages") == 2
+    )  # the parameter, the command
+
+
 def test_a_fruitless_walk_asks_for_four_times_the_objects_over_seeks():
     assert objects_asked_for(2) == pytest.approx(2, rel=0.001)
     assert objects_asked_for(1) == pytest.approx(4, rel=0.001)

@@ -82,9 +82,13 @@ class Evidence:
             if not file.exists():
                 raise NotRun(f"study {study} has not been made")
             self._read[study] = Comparison.model_validate_json(file.read_text(encoding="utf-8"))
-            if self._read[study].missing:
-                raise NotRun(f"runs of study {study} failed")
-        return self._read[study]
+        comparison = self._read[study]
+        if comparison.missing:
+            first = comparison.missing[0]
+            raise NotRun(
+                f"{len(comparison.missing)} runs of study {study} failed, the first (seed {first.seed}) since {first.error}"
+            )
+        return comparison
 
     def cell(self, study: str, policy: str, metric: str) -> Cell:
         """One cell."""
