@@ -28,8 +28,12 @@ LATE_FREED_PAGES: Final = 2571
 _RECLAIMABLE_PAGES: Final = ((100_000, 2296), (200_000, 2315), (1 << 40, 2283))
 _RECLAIMABLE_NORMAL: Final = 2391
 #: Pages in use of the second Movable block, by managed pages of the zone; what the initramfs has beyond them lies among
-#: memblock's pages at the zone's top. As the captures of 256M, 512M and from 1G on show.
-_SECOND_MOVABLE: Final = ((100_000, 183), (200_000, 54), (1 << 40, 327))
+#: memblock's pages at the zone's top. As the captures of 256M, 512M, 1G and 2G show (pagetypeinfo: the free pages of type
+#: Movable below order 9), and in Normal.
+_SECOND_MOVABLE: Final = ((100_000, 183), (200_000, 54), (400_000, 327), (1 << 40, 199))
+_SECOND_MOVABLE_NORMAL: Final = 327
+#: Below this many managed pages those of that block lie scattered; from there on at its start.
+_SCATTERED_BELOW: Final = 200_000
 #: From this many managed pages on, the block in which memblock's pages begin has no free page left; below, the second
 #: Movable block is that one, or the last one before it.
 _TOP_BLOCK_FROM: Final = 100_000
@@ -117,7 +121,10 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
     end = span.start_pfn + low + span.managed
     at_top = (end - base) % block if span.managed > _TOP_BLOCK_FROM else 0
     end -= at_top
-    movable = [block, _by_size(_SECOND_MOVABLE, span)]
+    second = _by_size(_SECOND_MOVABLE, span)
+    if span.zone == ZoneType.NORMAL:
+        second = _SECOND_MOVABLE_NORMAL
+    movable = [block, second]
     initramfs = claims.initramfs
     if span.managed <= _TOP_BLOCK_FROM:
         full = (end - base) // block
@@ -150,7 +157,7 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
             if pages and not reclaimable:
                 last_unmovable = one
         index, pair = index + 2, pair + 1
-    if movable[1] < block // 2 and initramfs[1] < (end - base) // block:
+    if span.managed < _SCATTERED_BELOW and movable[1] < block // 2 and initramfs[1] < (end - base) // block:
         # A few pages lie scattered: neither half of the block is whole.
         start, used = base + initramfs[1] * block, movable[1] // 2
         low_free = [*low_free, (start + used, start + block // 2)]

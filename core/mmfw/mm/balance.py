@@ -83,6 +83,7 @@ class Balancer:
             if self.kswapd_shrink_node(sc, zones):
                 raise_priority = False
             vmscan.wake_allowed()
+            vmscan.try_to_freeze()
             progress = sc.nr_reclaimed - before
             nr_boost_reclaim -= min(nr_boost_reclaim, progress)
             if nr_boost_reclaim and not progress:

@@ -44,6 +44,7 @@ from mmfw.mm.slowpath import Slowpath
 from mmfw.mm.swap import SwapStore
 from mmfw.mm.sysctl import SysctlVm
 from mmfw.mm.trace import Tracepoints
+from mmfw.mm.vmpressure import VmPressure
 from mmfw.mm.vmscan import Vmscan
 from mmfw.mm.vmstat import VmEvent, VmStat
 from mmfw.mm.wakeup import KswapdRequests
@@ -139,6 +140,7 @@ class Mm:
         kernel: str,
         nr_swap_pages: int,
         vm: SysctlVm | None = None,
+        vmpressure: bool = False,
     ) -> None:
         self.sched = sched
         self.costs = sched.costs
@@ -183,6 +185,7 @@ class Mm:
         kswapd_requests = KswapdRequests(
             pgdat, self.compaction.wakeup_kcompactd, host.ops, kswapd_wait, trace
         )
+        self._vmpressure = VmPressure(sched) if vmpressure else None
         vmscan = Vmscan(
             pgdat,
             self.shrinkers,
@@ -196,6 +199,7 @@ class Mm:
             trace,
             vmstat,
             profile,
+            self._vmpressure,
         )
         self.compaction.zone_reclaimable_pages = vmscan.zone_reclaimable_pages
         self._freelist = freelist = Freelist(pgdat, kswapd_requests, context)
@@ -363,6 +367,8 @@ class Mm:
         self.requests.clear()
         self.kswapd.kthread_run()
         self.kcompactd.kthread_run()
+        if self._vmpressure is not None:
+            self._vmpressure.start()
         self.page_io.start()
 
     def stop_time(self) -> None:

@@ -167,10 +167,13 @@ class Freelist:
         S[pg.S_BOOST_WAKE] = 0
         self.kswapd.wakeup_kswapd(0, 0, zone.index, WakeReason.BOOST)
 
-    def wake_all_kswapds(self, request: Request, order: int) -> None:
-        """``wake_all_kswapds()``: once per node of the zonelist, and there is one."""
-        if self.preferred_zone(request.highest_zoneidx) >= 0:
-            self.kswapd.wakeup_kswapd(request.gfp_mask, order, request.highest_zoneidx, WakeReason.SLOWPATH)
+    def wake_all_kswapds(self, request: Request, order: int) -> bool:
+        """``wake_all_kswapds()``: once per node of the zonelist, and there is one; whether kswapd slept."""
+        if self.preferred_zone(request.highest_zoneidx) < 0:
+            return False
+        return self.kswapd.wakeup_kswapd(
+            request.gfp_mask, order, request.highest_zoneidx, WakeReason.SLOWPATH
+        )
 
     def unreserve_highatomic_pageblock(self, request: Request, *, force: bool) -> bool:
         """Give one highatomic block back; whether pages were moved (``unreserve_highatomic_pageblock()``)."""

@@ -101,9 +101,11 @@ class Kswapd:
                 self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
                 if self._trace.enabled(MmVmscanKswapdWake):
                     self._trace.emit(MmVmscanKswapdWake(node_id, request.highest_zoneidx, request.order))
-                self._sched.charge(self._sched.costs.kswapd_wake + self._first_pass_ns, "kswapd")
+                pass_ns = self._sched.costs.balance_pgdat
+                self._sched.charge(self._sched.costs.kswapd_wake + self._first_pass_ns + pass_ns, "kswapd")
                 self._first_pass_ns = 0
                 reclaim_order = self._balancer.balance_pgdat(request.order, request.highest_zoneidx, beyond)
+                self._sched.charge(pass_ns, "kswapd")
                 self._busy_ns += self._sched.now - self._busy_since
                 self._busy_since = None
                 if reclaim_order >= request.order:
@@ -113,6 +115,7 @@ class Kswapd:
         """``kswapd_try_to_sleep()``: a nap of HZ/10, then, if nobody came, the full sleep."""
         balancer, highest_zoneidx = self._balancer, request.highest_zoneidx
         remaining = 0
+        self._sched.charge(self._sched.costs.kswapd_try_to_sleep, "kswapd")
         self._wait.prepare_to_wait()
         if balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx, beyond):
             compaction = balancer.vmscan.compaction

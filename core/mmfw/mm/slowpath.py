@@ -137,6 +137,8 @@ class Slowpath:
         self._trace = trace
         self._vmstat = vmstat
         self._entry_ns = 0 if costs is None else costs.alloc_slowpath
+        self._wake_ns = 0 if costs is None else costs.wakeup_kswapd
+        self._failed_ns = 0 if costs is None else costs.alloc_failed
         self._reclaim_ns = 0 if costs is None else costs.direct_reclaim
         self._drain_ns = 0 if costs is None else costs.free_buddy
 
@@ -166,6 +168,8 @@ class Slowpath:
         pfn, retry = self._first_attempts(attempt, asked)
         if retry:
             pfn = self._retry_loop(attempt)
+        if pfn < 0:
+            self._context.charge(self._failed_ns, "alloc_pages_slowpath")
         if pfn >= 0 or not request.gfp_mask & gfp.NOFAIL or not request.gfp_mask & gfp.DIRECT_RECLAIM:
             return pfn
         for _ in range(NOFAIL_ROUNDS):
@@ -199,9 +203,10 @@ class Slowpath:
     def _first_attempts(self, attempt: _Attempt, asked: bool) -> tuple[int, bool]:
         """Up to the label ``retry``: a pfn or -1, and whether to go on to it."""
         request, order = attempt.request, attempt.order
+        woken = False
         if attempt.flags & pg.ALLOC_KSWAPD and not asked:
-            self._freelist.wake_all_kswapds(request, order)
-        self._context.charge(self._entry_ns, "alloc_pages_slowpath")
+            woken = self._freelist.wake_all_kswapds(request, order)
+        self._context.charge(self._entry_ns + (self._wake_ns if woken else 0), "alloc_pages_slowpath")
         pfn = self._freelist.get_page(request, order, attempt.flags)
         if pfn >= 0:
             return pfn, False

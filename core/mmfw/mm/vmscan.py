@@ -1,7 +1,7 @@
 """Reclaim of one node: who wakes kswapd, what one pass does, and direct reclaim (mm/vmscan.c of 6.1).
 
 kswapd's loop over priorities is `mmfw.mm.balance`, the scan of the LRU lists `mmfw.mm.lru_scan`. One node and no
-memory cgroups: ``shrink_node_memcgs()`` visits the root only, and there is no soft limit, no vmpressure.
+memory cgroups: ``shrink_node_memcgs()`` visits the root only, and there is no soft limit.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mmfw.mm.lru_scan import LruScan
     from mmfw.mm.lruvec import Lruvec
     from mmfw.mm.shrinker import ShrinkerList
+    from mmfw.mm.vmpressure import VmPressure
     from mmfw.mm.wakeup import KswapdRequests
     from mmfw.sched import WaitQueue
 
@@ -96,6 +97,8 @@ class Vmscan:
         Where events and counts go.
     kernel : KernelProfile
         Whose rules.
+    vmpressure : VmPressure or None
+        Told what was scanned; None on a kernel without memory cgroups.
     """
 
     def __init__(
@@ -112,8 +115,10 @@ class Vmscan:
         trace: Tracepoints,
         vmstat: VmStat,
         kernel: KernelProfile = KERNEL_6_1,
+        vmpressure: VmPressure | None = None,
     ) -> None:
         self.pgdat = pgdat
+        self._vmpressure = vmpressure
         self._progress_revives_kswapd = kernel.progress_revives_kswapd
         self.lru_scan = lru_scan
         self.compaction = compaction
@@ -153,6 +158,10 @@ class Vmscan:
         nr_pages, self._reclaimed_slab[task] = self._reclaimed_slab.get(task, 0), 0
         return nr_pages
 
+    def try_to_freeze(self) -> None:
+        """Nothing is ever suspended here, but it is where kswapd lets others run (``try_to_freeze()``)."""
+        self._context.might_sleep()
+
     def begin_reclaim(self) -> None:
         """Give the running task a ``reclaim_state`` (``set_task_reclaim_state()``)."""
         self._reclaimed_slab[self._context.current] = 0
@@ -167,7 +176,7 @@ class Vmscan:
         kswapd = caller is Reclaimer.KSWAPD
         while True:
             sc.nr = ScanCounts()
-            before = sc.nr_reclaimed
+            before, scanned_before = sc.nr_reclaimed, sc.nr_scanned
             if self.lru_scan is not None:
                 self.lru_scan.prepare_scan_count(sc)
                 self.lru_scan.shrink_lruvec(sc, caller)
@@ -176,6 +185,8 @@ class Vmscan:
                 amend = self._amendment(reclaim_context)
                 self._shrinkers.shrink_slab(sc.gfp_mask, pgdat.node_id, sc.priority, amend)
             sc.nr_reclaimed += self._take_reclaimed_slab()
+            if self._vmpressure is not None:
+                self._vmpressure.vmpressure(sc.gfp_mask, sc.nr_scanned - scanned_before)
             progress = sc.nr_reclaimed - before
             reclaimable |= progress > 0
             nr = sc.nr

@@ -63,8 +63,14 @@ class KswapdRequests:
         """Whether kswapd is at work, or about to be."""
         return not self._wait.waitqueue_active()
 
-    def wakeup_kswapd(self, gfp_mask: int, order: int, highest_zoneidx: int, reason: WakeReason) -> None:
-        """Ask kswapd for an order (``wakeup_kswapd()``); what that becomes is a decision hook."""
+    def wakeup_kswapd(self, gfp_mask: int, order: int, highest_zoneidx: int, reason: WakeReason) -> bool:
+        """Ask kswapd for an order (``wakeup_kswapd()``); what that becomes is a decision hook.
+
+        Returns
+        -------
+        bool
+            Whether it slept and has been woken.
+        """
         pgdat = self._pgdat
         asked = order, gfp_mask, highest_zoneidx, reason
         wake = self._wakes.get(asked)
@@ -74,7 +80,7 @@ class KswapdRequests:
         if plan.kcompactd_order is not None:
             self._wakeup_kcompactd(plan.kcompactd_order, highest_zoneidx)
         if plan.kswapd_order is None:
-            return
+            return False
         order = plan.kswapd_order
         current = pgdat.kswapd_highest_zoneidx
         if current == MAX_NR_ZONES or current < highest_zoneidx:
@@ -85,17 +91,18 @@ class KswapdRequests:
         if self._ops.fold_kswapd_waker is not None:
             self._ops.fold_kswapd_waker(pgdat, wake)
         if not self._wait.waitqueue_active():
-            return
+            return False
         if pgdat.kswapd_failures >= MAX_RECLAIM_RETRIES or (
             pgdat.pgdat_balanced(order, highest_zoneidx, beyond)
             and not pgdat.pgdat_watermark_boosted(highest_zoneidx)
         ):
             if not gfp_mask & DIRECT_RECLAIM:
                 self._wakeup_kcompactd(order, highest_zoneidx)
-            return
+            return False
         if self._trace.enabled(MmVmscanWakeupKswapd):
             self._trace.emit(MmVmscanWakeupKswapd(pgdat.node_id, highest_zoneidx, order, gfp_mask))
         self._wait.wake_up()
+        return True
 
     def wake_for_reserves(self) -> None:
         """Wake a sleeping kswapd for whatever it was asked, Normal and below (``allow_direct_reclaim()``)."""

@@ -189,7 +189,9 @@ def build_mm(spec: CaptureSpec) -> Mm:
     )
     machine = machine_from_ram(spec.mem, spec.nr_cpus)
     sched = Scheduler(nr_cpus=spec.nr_cpus, costs=profile("tcg"))
-    return Mm(machine.node_state(0), sched, host, seed=spec.seed, kernel=KERNEL, nr_swap_pages=0)
+    return Mm(
+        machine.node_state(0), sched, host, seed=spec.seed, kernel=KERNEL, nr_swap_pages=0, vmpressure=True
+    )
 
 
 def _no_hook(name: str) -> Callable[..., object]:

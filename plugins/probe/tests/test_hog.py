@@ -113,9 +113,9 @@ def test_read_all_reads_every_page_once(machine, call):
 
     def shell():
         disk = open_disk(mm, 8)
-        read_all(disk)
+        read_all(mm, disk)
         first = mm.vmstat.as_dict()["pgpgin"]
-        read_all(disk)
+        read_all(mm, disk)
         return disk.nrpages, first, mm.vmstat.as_dict()["pgpgin"]
 
     assert call(mm, shell) == (8 * MIB_PAGES, 8192, 8192)

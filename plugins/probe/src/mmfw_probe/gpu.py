@@ -66,7 +66,7 @@ class _Job:
         mm, spec = self._mm, self._spec
         mm.sched.sleep(1000 * MSEC)
         if self._disk is not None:
-            read_all(self._disk)
+            read_all(mm, self._disk)
             self._disk.truncate()
         self._prepare()
         sleep_process(mm, 1000 * MSEC)
@@ -107,14 +107,14 @@ class _Job:
         self._fill.fill(LEAVE)
         self._fill.punch_pfn(every)
         if self._disk is not None:
-            read_all(self._disk)
+            read_all(mm, self._disk)
             if variant == "cache3":
                 mm.sched.spawn(self._reread, self._disk, name="hog", daemon=True)
 
     def _reread(self, disk: AddressSpace) -> None:
         while not self._stop:
             run_process(self._mm)
-            read_all(disk)
+            read_all(self._mm, disk)
 
     def _note(self, loop: ObjectLoop) -> None:
         counts, note = loop.counts, self._meter.note

@@ -22,9 +22,9 @@ PROCESS_PAGES: Final = 37
 #: kswapd_wake, less the switch); then, on the average, from the timer's expiry until it runs again, and from there to the
 #: next request. The three make up what a step takes beyond its sleep (1G-frag16: 1115 us from gpu_restore to the
 #: next request, median); how the rest is shared out decides how often kswapd preempts, and is fitted to that.
-BEFORE_SLEEP_NS: Final = 20_000
-WAKE_LATENCY_NS: Final = 50_000
-AFTER_SLEEP_NS: Final = 20_000
+BEFORE_SLEEP_NS: Final = 19_000
+WAKE_LATENCY_NS: Final = 51_000
+AFTER_SLEEP_NS: Final = 23_000
 #: A time slice of the host's.
 STALL_NS: Final = 4 * MSEC
 

@@ -40,7 +40,7 @@ def rebuild(mm: Mm, spec: CaptureSpec, meter: Meter) -> None:
         TraceBuffer(mm).trace_on(TRACE_KB)
         for part in ("pass1", "pass2"):
             meter.begin(part)
-            read_all(disk)
+            read_all(mm, disk)
             meter.end()
             run_process(mm)
 
