@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mmfw import costs
 from mmfw.errors import InputError
+from mmfw.results.manifest import sha256_costs
 
 
 def test_the_figures_that_have_a_published_source():
@@ -94,3 +95,10 @@ def test_single_costs_can_be_replaced():
 def test_what_is_no_cost_is_refused(replaced, message):
     with pytest.raises(InputError, match=message):
         costs.profile("default", replaced)
+
+
+def test_a_table_has_the_digest_of_the_costs_that_it_tells_apart():
+    known = costs.profile("default")
+    assert sha256_costs(known) == sha256_costs(replace(known, wakeup_kswapd=0))
+    changed = [costs.profile("default", {cost: getattr(known, cost) + 1}) for cost in costs.COST_NAMES]
+    assert len({sha256_costs(each) for each in (known, *changed)}) == 1 + len(costs.COST_NAMES)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -166,8 +166,10 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_costs(profile: CostProfile) -> str:
-    """SHA-256 of a table of costs, its name included."""
-    return sha256_text(json.dumps(asdict(profile), sort_keys=True))
+    """SHA-256 of a table of costs, its name included; costs that it leaves at 0, as not told apart, are no part of it."""
+    apart = {field.name for field in fields(profile) if field.default == 0}
+    table = {cost: ns for cost, ns in asdict(profile).items() if ns or cost not in apart}
+    return sha256_text(json.dumps(table, sort_keys=True))
 
 
 @lru_cache(maxsize=64)
