@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from verdict import frozen, sources
 from verdict.arithmetic import objects_asked_for
 from verdict.claim import Claim, Part, find
 from verdict.evidence import Estimate, Evidence, NotRun, gained, number
-from verdict.page import _effect_words, _made_with, _others, page
+from verdict.page import _effect_words, _made_with, _others, _same_results, _split_by_seed, page
 from verdict.predictions import ALONE, PLAIN, PREDICTIONS, SCAN
 from verdict.statements import STATEMENTS
 from verdict.studies import load_studies, request_of, varied
@@ -136,6 +137,35 @@ def test_a_claim_holds_only_if_all_of_it_does(tmp_path, outcomes, whole):
     assert find(claim_of(*outcomes), Evidence(tmp_path)).outcome == whole
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "whole"),
+    [
+        (("confirmed", "refuted"), "confirmed in part"),
+        (("undecided", "refuted"), "refuted in part"),
+        (("refuted", "refuted"), "refuted"),
+        (("confirmed", "confirmed"), "confirmed"),
+    ],
+)
+def test_of_alternatives_one_is_enough(tmp_path, outcomes, whole):
+    claim = replace(claim_of(*outcomes), alternatives=True)
+    assert find(claim, Evidence(tmp_path)).outcome == whole
+    assert next(each for each in PREDICTIONS if each.alternatives).name == "P8"
+
+
+def test_what_some_seeds_do_and_others_do_not_is_said(tmp_path):
+    write_study(
+        tmp_path,
+        "loop",
+        {"mainline": {"xe_bo_evictions": around(9)}, "p": {"xe_bo_evictions": [0, 7, 0, 0, 6]}},
+    )
+    evidence = Evidence(tmp_path)
+    assert list(_split_by_seed(evidence, "loop", ["mainline", "p"])) == [
+        "- p: 3 of 5 seeds evict nothing, the others 6 to 7 objects."
+    ]
+    assert not _same_results(evidence, "loop", "mainline", "p")
+    assert _same_results(evidence, "loop", "p", "p")
+
+
 def test_a_claim_without_its_studies_has_no_verdict(tmp_path):
     assert find(claim_of("confirmed", missing=True), Evidence(tmp_path)).outcome == "not run"
     text = page(load_studies(), tmp_path)
@@ -199,7 +229,7 @@ def test_what_kswapd_evicts_is_not_compaction_s_doing(tmp_path, by_compaction, o
     ("evictions", "by_compaction", "frames", "says"),
     [
         (7000, 6000, 300, "keep the loop going"),
-        (3000, 2000, 500, "are not mainline's loop"),
+        (3000, 2000, 500, "of its evictions they make 0.25"),
         (3000, 2000, 1000, "but no frames that matter"),
         (3000, 0, 1000, "take nothing"),
     ],
@@ -207,14 +237,14 @@ def test_what_kswapd_evicts_is_not_compaction_s_doing(tmp_path, by_compaction, o
 def test_scan_alone_is_told_in_words_when_it_is_there(tmp_path, evictions, by_compaction, frames, says):
     none = [0.0] * 5
     study = {
-        "mainline": {"xe_bo_evictions": around(12_000)},
+        "mainline": {"xe_bo_evictions": around(12_000), "working_set_loss_pages": around(1000)},
         "elide-and-scan": {
             "xe_bo_evictions": around(3000), "xe_bo_evictions_compaction": none, "xe_frames": around(1000),
         },
         ALONE: {
             "xe_bo_evictions": around(evictions),
             "xe_bo_evictions_compaction": around(by_compaction) if by_compaction else none,
-            "xe_frames": around(frames),
+            "xe_frames": around(frames), "working_set_loss_pages": around(700),
         },
     }  # fmt: skip
     write_study(tmp_path, "scan-alone", study)

@@ -35,6 +35,8 @@ class Claim:
         What the model leaves out that could change it.
     less : str
         What its words say and no part of it measures; empty if each word is measured. An outcome is marked by it.
+    alternatives : bool
+        The parts are alternatives, of which one is enough: where some hold and others do not, the claim is confirmed in part.
     beside : callable, optional
         A paragraph on what another study, made later, says of it; no verdict hangs on it.
     """
@@ -45,6 +47,7 @@ class Claim:
     look: Callable[[Evidence], Iterator[Part]]
     limits: str
     less: str = ""
+    alternatives: bool = False
     beside: Callable[[Evidence], str] | None = None
 
 
@@ -63,7 +66,7 @@ class Finding:
 
 
 def find(claim: Claim, evidence: Evidence) -> Finding:
-    """Look at the evidence: all parts must hold, and one that does not refutes."""
+    """Look at the evidence: all parts must hold, and one that does not refutes; of alternatives one is enough."""
     parts: list[Part] = []
     try:
         parts.extend(claim.look(evidence))
@@ -74,5 +77,6 @@ def find(claim: Claim, evidence: Evidence) -> Finding:
         return Finding(claim, "confirmed", tuple(parts))
     if "refuted" in outcomes:
         whole = all(outcome == "refuted" for outcome in outcomes)
-        return Finding(claim, "refuted" if whole else "refuted in part", tuple(parts))
+        some = "confirmed in part" if claim.alternatives and "confirmed" in outcomes else "refuted in part"
+        return Finding(claim, "refuted" if whole else some, tuple(parts))
     return Finding(claim, "undecided", tuple(parts))

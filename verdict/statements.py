@@ -125,7 +125,9 @@ def _decay(e: Evidence) -> Iterator[Part]:
     )
     last = _ratio_of(e, WHOLE, 10, 15)
     yield Part(
-        "in the last 5 s they are half of mainline's or fewer", f"{last} of mainline's", last.at_most(0.5)
+        "in the last 5 s they are half of mainline's or fewer",
+        f"{last} of mainline's; in the 5 s between, {_ratio_of(e, WHOLE, 5, 10)}",
+        last.at_most(0.5),
     )
     blocks = e.difference("loop", "free_blocks_order_9", WHOLE)
     yield Part(
@@ -229,14 +231,15 @@ STATEMENTS: Final = (
         "As for P7. Before, the threshold of the first part was held against all evictions, those of kswapd included.",
         "A loop is evictions that bring on requests that bring on evictions; evictions are counted, and not what brings them on. "
         "shrink_slab runs beside the scans in this study.",
-        scan_alone,
+        beside=scan_alone,
     ),
     Claim(
         "S6",
         "no-kswapd-kick alone removes 80% or more of kswapd's evictions in the loop, and TTM's requests never reach direct reclaim.",
         ("loop",),
         _kick,
-        "Watermark boosts come from fallbacks that steal pageblocks; how many there are hangs on how memory was polluted.",
+        "Watermark boosts come from fallbacks that steal pageblocks; how many there are hangs on how memory was polluted. Without "
+        "them: see the loop with vm.watermark_boost_factor = 0 below.",
         "That requests do not reach direct reclaim is read from what direct reclaim evicts and how often anybody enters it, in the "
         "loop, on one kernel. That TTM of 6.1 does reach it, and what costly requests of the page cache lose there, is not measured.",
     ),
@@ -247,6 +250,7 @@ STATEMENTS: Final = (
         ("loop",),
         _decay,
         "Copies need reserves; a restore reads 2^page-cluster swap slots at once, but pages that are read ahead take no memory.",
+        "In the first 5 s objects are still being made; they are few of mainline's evictions.",
     ),
     Claim(
         "S8",
