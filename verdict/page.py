@@ -15,7 +15,7 @@ from mmfw.scenario import parse_duration
 from verdict import frozen, sources
 from verdict.claim import Claim, Finding, find
 from verdict.evidence import MAINLINE, Estimate, Evidence, NotRun, gained, number
-from verdict.predictions import ELIDE, HINT, PREDICTIONS
+from verdict.predictions import ELIDE, FIVEFOLD, HINT, PREDICTIONS
 from verdict.statements import STATEMENTS
 from verdict.studies import Studies, varied
 
@@ -29,8 +29,6 @@ LOOP_FIGURES: Final = (
     ("free_blocks_order_9", "free blocks of 2 MiB (DMA's 7 included)"),
 )
 
-#: What P1 holds the hint's frame rate against.
-FIVEFOLD: Final = 5
 #: Studies that no claim rests on, and what is shown of them besides what decides.
 OTHERS: Final = ("kvmalloc", "thp", "forty", "ping-pong")
 ALWAYS: Final = ("success_ratio_order_9", "working_set_loss_pages")

@@ -115,7 +115,7 @@ def _set_int(struct: object, name: str, highest: int, *, none: str | None = None
     if (type(value) is int and 0 <= value <= highest) or (value is None and none is not None):
         return
     try:
-        found = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        found = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type] # what it is not, is caught
     except TypeError:
         found = None
     if found is None or not 0 <= found <= highest:

@@ -43,7 +43,7 @@ def _checked(name: str, value: object) -> int:
     """
     highest = _HIGHEST[name]
     try:
-        found = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        found = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type] # what it is not, is caught
     except TypeError:
         found = -1
     if 0 <= found <= highest:
