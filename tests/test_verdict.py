@@ -20,7 +20,7 @@ from verdict.predictions import ALONE, PLAIN, PREDICTIONS, SCAN
 from verdict.statements import STATEMENTS
 from verdict.studies import load_studies, request_of, varied
 
-from mmfw.compare.model import Cell, Comparison, RunReference, Study, StudyPolicy, StudyScenario
+from mmfw.compare.model import Cell, Comparison, RunReference, Study, StudyPolicy, StudyScenario, VsMainline
 from mmfw.costs import describe
 from mmfw.results import Recording, read_run
 from mmfw.results.manifest import core_digest
@@ -37,11 +37,15 @@ SCENARIO = StudyScenario(
 def write_study(
     folder: Path, name: str, figures: dict[str, dict[str, list[float]]], *, one_result: bool = False
 ) -> None:
-    """A study's ``compare.json`` with figures of policies, seed by seed."""
+    """A study's ``compare.json`` with figures of policies, seed by seed; a difference of 1 matters."""
+    against = VsMainline(
+        median_difference=0, ci=None, level=None, ratio=None, ratio_ci=None, nr_pairs=5, least_difference=1
+    )
     cells = [
         Cell(
             scenario="s", policy=policy, metric=metric, unit="1", better="lower", description="", primary=False,
-            seeds=SEEDS, values=tuple(values), median=None, ci=None, level=None, vs_mainline=None, verdict=None,
+            seeds=SEEDS, values=tuple(values), median=None, ci=None, level=None, verdict=None,
+            vs_mainline=None if policy == "mainline" else against,
         )
         for policy, row in figures.items()
         for metric, values in row.items()
@@ -264,6 +268,21 @@ def test_seeds_that_gave_one_result_have_no_interval_on_the_page(tmp_path):
     assert str(evidence.difference("five", "x", "p")) == "-1 [-1, -1]"
 
 
+def test_studies_of_two_kernels_are_held_against_each_other_seed_by_seed(tmp_path, monkeypatch):
+    """Seeds differ by far more than kernels do: in every one the figure falls to a tenth."""
+    values = {"old": [10.0, 20.0, 100.0, 200.0, 1000.0], "new": [1.0, 2.0, 10.0, 20.0, 100.0]}
+    for name, row in values.items():
+        write_study(tmp_path, name, {"mainline": {"x": row}})
+    evidence = Evidence(tmp_path)
+    monkeypatch.setattr(evidence, "runs", lambda study: values[study])
+    share = evidence.ratio_of_studies("new", "old", float)
+    assert (share.low, share.median, share.high) == (0.1, 0.1, 0.1)
+    assert (
+        evidence.estimate(values["new"], "new").at_most(0.1 * evidence.estimate(values["old"], "").low)
+        == "undecided"
+    )
+
+
 def test_a_stopgap_that_changes_less_than_what_matters_neither_helps_nor_hurts():
     def says(middle: float, low: float, high: float) -> str:
         return _effect_words(Estimate(middle, low, high, 10))
@@ -278,11 +297,15 @@ def test_scenarios_that_no_claim_rests_on_are_shown_with_their_verdicts(tmp_path
     figures = {
         "mainline": {"x": [2.0] * 5, "success_ratio_order_9": around(10)},
         "p": {"x": [1.0] * 5, "success_ratio_order_9": around(20)},
+        "q": {"x": [2.0] * 5, "success_ratio_order_9": [5.0, 6.0, 10.0, 12.0, 20.0]},
     }
     write_study(tmp_path, "ping-pong", figures, one_result=True)
     text = _others(Evidence(tmp_path))
     one = "(5 seeds, one distinct result)"
-    assert f"| ping-pong | p | x | 1 {one} | 2 {one} | -1 {one} | undecided |" in text
+    assert f"| ping-pong | p | x | 1 {one} | 2 {one} | -1 {one} | better |" in text
+    assert f"| ping-pong | q | x | 2 {one} | 2 {one} | 0 {one} | no difference |" in text
+    (wide,) = [line for line in text.splitlines() if line.startswith("| ping-pong | q | success")]
+    assert wide.endswith("| undecided |")  # from 3 fewer to 8 more
     assert "| ping-pong | p | success_ratio_order_9 | 20" in text
     assert "working_set_loss_pages |" not in text  # nobody measured it
     assert "| thp | study thp has not been made |" in text

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmfw.compare.model import Cell, Comparison
-from mmfw.compare.statistics import interval, median, paired, results_words
+from mmfw.compare.statistics import (
+    CONFIDENCE,
+    Interval,
+    Verdict,
+    interval,
+    median,
+    paired,
+    results_words,
+    verdict,
+)
 from mmfw.results import RunDirectory, read_run
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
@@ -113,6 +122,19 @@ class Evidence:
         )
         return replace(found, nr_results=self.nr_results(study, policy, base))
 
+    def verdict(self, study: str, metric: str, policy: str) -> Verdict | None:
+        """What the interval of `difference` says, by the rules of ``mmfw compare`` as they are now."""
+        cell, base = self.cell(study, policy, metric), self.cell(study, MAINLINE, metric)
+        if cell.vs_mainline is None:
+            return None
+        apart = self.difference(study, metric, policy)
+        return verdict(
+            paired(cell.values, base.values).differences,
+            Interval(apart.low, apart.high, CONFIDENCE),
+            cell.better,
+            cell.vs_mainline.least_difference,
+        )
+
     def ratio(self, study: str, metric: str, policy: str, base: str = MAINLINE) -> Estimate:
         """Ratios of the same seeds, policy to base; a base of 0 counts as 1, a policy's 0 as 0."""
         values, baseline = self.cell(study, policy, metric).values, self.cell(study, base, metric).values
@@ -138,6 +160,16 @@ class Evidence:
         ratios = [a / (b or 1) for a, b in zip(own, others, strict=True)]
         found = self.estimate(ratios, f"{study} {policy} {base} ratio of runs")
         return replace(found, nr_results=self.nr_results(study, policy, base))
+
+    def ratio_of_studies(self, study: str, base: str, read: Callable[[RunDirectory], float]) -> Estimate:
+        """Mainline's figure in one study to that of the same seed in another; a base of 0 counts as 1."""
+        by_seed: list[dict[int, float]] = []
+        for each in (study, base):
+            seeds = (run.seed for run in self.comparison(each).runs if run.policy == MAINLINE)
+            by_seed.append(dict(zip(seeds, map(read, self.runs(each)), strict=True)))
+        own, others = by_seed
+        ratios = [own[seed] / (others[seed] or 1) for seed in own if seed in others]
+        return self.estimate(ratios, f"{study} {base} ratio of studies")
 
     def nr_results(self, study: str, *policies: str) -> int:
         """How many different results, or tuples of them, the seeds gave."""

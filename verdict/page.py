@@ -9,6 +9,7 @@ from typing import Final
 
 from mmfw.compare.statistics import METHOD
 from mmfw.compare.threshold import LEAST_EFFECT, threshold_words
+from mmfw.report.verdicts import TOO_FEW
 from mmfw.result import CORE_VALIDATED, NOT_MODELLED
 from mmfw.results import RunDirectory
 from mmfw.scenario import parse_duration
@@ -208,7 +209,7 @@ def _others(evidence: Evidence) -> str:
         "## Scenarios that no claim rests on",
         "",
         f"What decides in each, success and loss, against mainline. {threshold_words(LEAST_EFFECT)} "
-        "No difference says that the interval holds 0, however wide it is: where it is wide, these seeds cannot tell.",
+        "No difference says that all of the interval is 0.",
         "",
         "| study | policy | figure | median | mainline's | difference | verdict |",
         "|---|---|---|---|---|---|---|",
@@ -231,7 +232,7 @@ def _rows(evidence: Evidence, study: str) -> Iterator[str]:
                 apart = evidence.difference(study, name, policy)
             except NotRun:
                 continue  # there was nothing to measure, such as the success of requests that nobody made
-            verdict = evidence.cell(study, policy, name).verdict or "undecided"
+            verdict = evidence.verdict(study, name, policy) or TOO_FEW
             yield f"| {study} | {policy} | {name} | {own} | {base} | {apart} | {verdict} |"
 
 

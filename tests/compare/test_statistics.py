@@ -99,9 +99,9 @@ def test_verdicts() -> None:
         Interval(0, 1, 0.95),
         Interval(-1, 0, 0.95),
         Interval(-1, 1, 0.95),
-        Interval(0, 0, 0.95),
     ):
-        assert verdict(five, touching, "lower") == "no difference"
+        assert verdict(five, touching, "lower") == "undecided"
+    assert verdict([0.0] * 5, Interval(0, 0, 0.95), "lower") == "no difference"
 
 
 def test_verdicts_with_a_smallest_difference_that_matters() -> None:
@@ -110,12 +110,12 @@ def test_verdicts_with_a_smallest_difference_that_matters() -> None:
         (1.0, 2.0, 1.5): "no difference that matters",  # excludes 0, all of it in the band
         (-1.0, 2.0, 0.5): "no difference that matters",  # holds 0, all of it in the band
         (0.0, 0.0, 0.0): "no difference",  # the same results: there is none
-        (-1.0, 20.0, 5.0): "no difference",  # holds 0 and reaches beyond the band
-        (1.0, 20.0, 5.0): "no difference",  # excludes 0, but most of it may or may not matter
+        (-1.0, 20.0, 5.0): "undecided",  # holds 0 and reaches beyond the band
+        (1.0, 20.0, 5.0): "undecided",  # excludes 0, but most of it may or may not matter
         (1.0, 20.0, 10.0): "worse",
         (10.0, 20.0, 15.0): "worse",
         (-20.0, -10.0, -15.0): "better",
-        (-20.0, -1.0, -9.0): "no difference",
+        (-20.0, -1.0, -9.0): "undecided",
     }
     for (low, high, middle), expected in cases.items():
         assert verdict([middle] * 5, Interval(low, high, 0.95), "lower", least=10) == expected, (low, high)

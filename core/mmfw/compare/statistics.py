@@ -23,13 +23,14 @@ RESAMPLES: Final = 9999
 FEWEST_PAIRS: Final = 5
 
 Better = Literal["lower", "higher", "neither"]
-Verdict = Literal["better", "worse", "no difference that matters", "no difference", "different"]
+Verdict = Literal["better", "worse", "no difference that matters", "no difference", "different", "undecided"]
 
 METHOD: Final = (
     "Medians over seeds; each policy is compared with mainline of the same seed. The interval of a median is a BCa "
     "bootstrap's (95%, 9999 resamples), widened to the distribution-free interval between order statistics, whose exact "
     "level is given with it (93.75% with 5 seeds, 97.9% with 10). Better or worse means that the interval of the paired "
-    "differences excludes 0; there is no verdict with fewer than 5 pairs. Where all seeds gave one and the same result, "
+    "differences excludes 0; no difference, that all of it is 0; undecided, that it says neither. There is no verdict "
+    "with fewer than 5 pairs. Where all seeds gave one and the same result, "
     "that is said in place of an interval. Levels hold for each cell alone: among many cells some will differ by chance."
 )
 
@@ -221,13 +222,17 @@ def verdict(
     'better'
     >>> verdict([-2] * 5, Interval(-3, -1, 0.94), "lower", least=10)
     'no difference that matters'
+    >>> verdict([-2] * 5, Interval(-3, 20, 0.94), "lower", least=10)
+    'undecided'
     """
     if len(differences) < FEWEST_PAIRS or found is None:
         return None
-    if (found.low, found.high) != (0, 0) and -least < found.low and found.high < least:
+    if found.low == found.high == 0:
+        return "no difference"
+    if -least < found.low and found.high < least:
         return "no difference that matters"
     if found.low <= 0 <= found.high or abs(median(differences)) < least:
-        return "no difference"
+        return "undecided"
     if better == "neither":
         return "different"
     return "better" if (found.high < 0) == (better == "lower") else "worse"

@@ -57,5 +57,5 @@ def threshold_words(least_effect: float) -> str:
         f"Better or worse takes, besides, a median difference of {least_effect * 100:g}% of mainline's median or more, "
         f"{LEAST_EVENTS} events or more in counts (but each failure counts), {LEAST_SHARE * 100:g} percentage point or "
         "more in shares. Where the whole interval lies below that, it is no difference that matters; where the median "
-        "does and the interval reaches beyond, these seeds cannot tell."
+        "does and the interval reaches beyond, or the interval holds 0, these seeds cannot tell: undecided."
     )

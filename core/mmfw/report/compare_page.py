@@ -34,8 +34,8 @@ def _lead(study: Study, sections: list[Section]) -> list[str]:
         f"{_counted(len(asked.seeds), 'seed', 'seeds')}{'; ' if said else ''}{', '.join(said)}. "
         f"A policy's run of a seed is compared with {MAINLINE}'s run of the same seed.",
         f"{study.comparison.method}{_levels(study)}",
-        "No difference means that these seeds cannot tell, not that there is none; no difference that matters, that none "
-        "goes beyond the threshold, as far as the interval tells. "
+        "Undecided means that these seeds cannot tell; no difference that matters, that none goes beyond the threshold, "
+        "as far as the interval tells. "
         "Read success (S) beside loss (W): a policy whose requests fail at once also loses less.",
     ]
     drawings = [section.drawing for section in sections]

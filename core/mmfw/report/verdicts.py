@@ -12,6 +12,8 @@ from mmfw.figures import KINDS
 from mmfw.report.numbers import show_interval, show_ratio, unit_of, unit_words
 
 BETTER_WORDS: Final = {"lower": "lower is better", "higher": "higher is better", "neither": "no direction"}
+#: In place of a verdict.
+TOO_FEW: Final = "too few pairs"
 #: Word, symbol, style and meaning, for the legend.
 LEGEND: Final = (
     (
@@ -27,14 +29,15 @@ LEGEND: Final = (
         "same",
         "all of it lies below the threshold, whether it holds 0 or not",
     ),
-    (
-        "no difference",
-        "=",
-        "same",
-        "it holds 0, or its median lies below the threshold: these seeds cannot tell",
-    ),
+    ("no difference", "=", "same", "all of it is 0"),
     ("different", "≠", "different", "it excludes 0 and its median matters; the metric has no better side"),
-    ("undecided", "?", "none", "fewer than 5 pairs of seeds have a value"),
+    (
+        "undecided",
+        "?",
+        "none",
+        "it reaches beyond the threshold, but holds 0 or has its median below the threshold: these seeds cannot tell",
+    ),
+    (TOO_FEW, "·", "none", "fewer than 5 pairs of seeds have a value"),
 )
 _STYLE: Final = {word: (symbol, css) for word, symbol, css, _ in LEGEND}
 #: Letters of the debate.
@@ -134,7 +137,7 @@ def shown(cell: Cell, nr_seeds: int) -> Shown:
         known = sum(value is not None for value in cell.values)
         said = alike_words(cell.values, cell.nr_results) or results_words(known, cell.nr_results)
         return Shown(median, results=said)
-    word = cell.verdict or "undecided"
+    word = cell.verdict or TOO_FEW
     symbol, css = _STYLE[word]
     unit = unit_of(cell.unit, cell.kind, difference=True)
     difference = show_interval(versus.median_difference, versus.ci, unit, plus=True)
