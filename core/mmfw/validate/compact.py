@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from mmfw.errors import InputError
 from mmfw.validate import bounds
+from mmfw.validate.arrivals import request_starts
 from mmfw.validate.captured import count_lines, vmstat_growth
 from mmfw.validate.common import Comparison
 from mmfw.validate.experiment import CaptureSpec, Figures, run_experiment
@@ -79,10 +81,11 @@ def compare_mask(
 
 
 def validate_compact(spec: CaptureSpec) -> Iterator[Comparison]:
-    """Rebuild a capture and compare every mask that it has."""
+    """Rebuild a capture, its requests made when the captured ones were, and compare every mask that it has."""
     masks = masks_of(spec.path)
     real = {mask: real_figures(spec.path, mask) for mask in masks}
-    parts = run_experiment(spec)
+    starts = {mask: request_starts(spec.path / f"{mask}.trace.gz") for mask in masks}
+    parts = run_experiment(replace(spec, starts=starts))
     for mask in masks:
         if mask not in parts:
             raise InputError(

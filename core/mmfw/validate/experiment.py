@@ -6,7 +6,7 @@ a capture's own kernel module and programs; the machine, the reading of the real
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -49,6 +49,9 @@ class CaptureSpec:
         not apply.
     variant : str
         Which of its kind: ``m2``, ``frag16``, ``r1`` ...
+    starts : mapping of str to mapping of int to int
+        By part, then by number of a request, when it began in the capture; ns since the part's first one
+        (`mmfw.validate.arrivals`). Empty where that is not known.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class CaptureSpec:
     order: int
     requests: int
     data_mb: int
+    starts: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,36 @@ def test_compact_order_9_fails_without_direct_reclaim_where_every_eighth_page_is
     assert light["success"] < 15
     assert (light["compact_stall"], light["allocstall_movable"]) == (0, 0)
     assert parts["THP"].counters["compact_stall"] > 0
+
+
+def test_compact_asks_when_the_capture_did_and_never_sooner_than_its_sleep(monkeypatch):
+    """Request 3 came 50 ms late; what came before the first known one, or after the last, has the usual pauses."""
+    starts = {1: 0, 2: 300_000, 3: 50_000_000, 4: 50_000_001}
+    spec = make_spec("compact", "u8", order=1, requests=7, starts={"THP": starts})
+    mm = build_mm(spec)
+    asked = []
+    alloc_pages = mm.alloc_pages
+
+    def noting(gfp_mask, order):
+        asked.append((gfp_mask, mm.sched.now))
+        return alloc_pages(gfp_mask, order)
+
+    monkeypatch.setattr(mm, "alloc_pages", noting)
+    with mm.sched:
+        find_rebuild("compact")(mm, spec, Meter(mm))
+
+    def gaps(mask):
+        times = [now for gfp_mask, now in asked if gfp_mask == MASKS[mask]]
+        return [b - a for a, b in pairwise(times)]
+
+    switch = 2 * mm.sched.costs.context_switch
+    usual = range(210_000, 400_000)
+    known = gaps("THP")
+    assert known[1] == pytest.approx(300_000, abs=switch)
+    assert known[2] == pytest.approx(50_000_000 - 300_000, abs=2 * switch)
+    assert 210_000 < known[3] < 210_000 + 60_000  # at once would be sooner than the module sleeps
+    assert all(gap in usual for gap in (known[0], *known[4:]))
+    assert all(gap in usual or gap > 4_000_000 for gap in gaps("KERNEL"))
 
 
 def test_gpu_on_clean_memory_restores_each_object_once(monkeypatch):

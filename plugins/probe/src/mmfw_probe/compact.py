@@ -114,11 +114,18 @@ class _Job:
         mm, order = self._mm, self._spec.order
         held = []
         pause = Pause(mm, 200, 10, REQUEST_LATENCY_NS, REQUEST_STALLS_ONE_IN)
-        for _ in range(self._spec.requests):
+        starts = self._spec.starts.get(mask, {})
+        # Times count from the first request that is known: from this part's begin, unless the trace lost its begin.
+        first = min(starts, default=0)
+        begin = mm.sched.now
+        for number in range(self._spec.requests):
+            if number == first:
+                begin = mm.sched.now
             pfn = mm.alloc_pages(MASKS[mask], order)
             if pfn >= 0:
                 held.append(pfn)
-            pause()
+            following = starts.get(number + 1)
+            pause(0 if following is None or number < first else begin + following)
         self._meter.note("success", len(held))
         self._meter.note("requested", self._spec.requests)
         for pfn in held:

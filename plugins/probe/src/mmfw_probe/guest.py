@@ -155,8 +155,20 @@ class Pause:
         self._rng = mm.rng("probe pause")
         self._drawn: list[int] = []
 
-    def __call__(self) -> None:
-        """Pause once."""
+    def __call__(self, until_ns: int = 0) -> None:
+        """Pause once.
+
+        Parameters
+        ----------
+        until_ns : int
+            Virtual time at which the module is known to have asked again: the pause ends then, but is no shorter than
+            its sleep. 0 where it is not known.
+        """
+        if until_ns:
+            self._mm.charge(BEFORE_SLEEP_NS, "probe")
+            self._mm.sched.sleep(max(self._sleep_ns, until_ns - AFTER_SLEEP_NS - self._mm.sched.now))
+            self._mm.charge(AFTER_SLEEP_NS, "probe")
+            return
         if not self._drawn:
             self._drawn = self._rng.below(2001, 1024).tolist()
         latency, after = self._drawn.pop(), self._drawn.pop()

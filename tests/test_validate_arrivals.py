@@ -1,0 +1,60 @@
+"""When captured requests began, read off a trace: the requester's first event since its last line, or that line."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from mmfw.errors import InputError
+from mmfw.validate.arrivals import request_starts
+
+DATA = Path(__file__).parent / "data" / "compact" / "512M-u8-o9"
+LINES = """\
+# entries-in-buffer/entries-written: 9/9   #P:1
+     kcompactd0-28      [000] .....     5.000000: mm_compaction_begin: zone_start=0x1
+           init-1       [000] .....     5.000100: probe_write: probe: req {first} mask=THP order=9 pfn=512
+     kcompactd0-28      [000] .....     5.000150: mm_compaction_end: zone_start=0x1
+             sh-12      [000] .....     5.000160: mm_vmscan_wakeup_kswapd: nid=0 order=0
+           init-1       [000] .....     5.000400: mm_vmscan_wakeup_kswapd: nid=0 order=9
+           init-1       [000] .N...     5.003000: mm_vmscan_direct_reclaim_begin: order=9
+           init-1       [000] .....     5.004321: probe_write: probe: req {second} mask=THP order=9 pfn=-1
+           init-1       [000] .....     6.000000: probe_write: probe: req {third} mask=THP order=9 pfn=1024
+           init-1       [000] .....     6.000500: probe_write: probe: req done
+"""
+
+
+def trace(tmp_path: Path, first: int = 0) -> Path:
+    path = tmp_path / "THP.trace.gz"
+    path.write_text(LINES.format(first=first, second=first + 1, third=first + 2))
+    return path
+
+
+def test_a_request_begins_with_its_tasks_first_event_and_one_without_events_when_it_is_over(
+    tmp_path: Path,
+) -> None:
+    assert request_starts(trace(tmp_path)) == {0: 0, 1: 300_000, 2: 999_900_000}
+
+
+def test_what_the_ring_buffer_lost_is_missing(tmp_path: Path) -> None:
+    assert request_starts(trace(tmp_path, first=40)) == {40: 0, 41: 300_000, 42: 999_900_000}
+
+
+def test_a_trace_without_requests_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "KERNEL.trace.gz"
+    path.write_text("# nothing\n")
+    assert request_starts(path) == {}
+    with pytest.raises(InputError, match="is missing"):
+        request_starts(tmp_path / "TTM.trace.gz")
+
+
+def test_a_real_trace_has_them_all_in_order() -> None:
+    starts = request_starts(DATA / "KERNEL.trace.gz")
+    assert list(starts) == list(range(120))
+    times = list(starts.values())
+    assert times == sorted(times)
+    # 200 us of sleep and the work around it.
+    assert min(b - a for a, b in pairwise(times)) > 200_000
+    # No request of which the module told the end began later than that: the last at 9.788198 s, the first at 9.724710.
+    assert times[-1] <= 63_488_000
