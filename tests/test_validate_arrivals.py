@@ -49,6 +49,22 @@ def test_a_trace_without_requests_says_nothing(tmp_path: Path) -> None:
         request_starts(tmp_path / "TTM.trace.gz")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("6.000000", "4.000000", "request 2 began -1"),
+        ("6.000000", "999999999.000000", "request 2 began 99999"),
+        ("req {second}", "req 7", "request 2 began"),
+    ],
+)
+def test_times_that_no_load_can_have(tmp_path: Path, old: str, new: str, says: str) -> None:
+    path = tmp_path / "THP.trace.gz"
+    path.write_text(LINES.replace(old, new).format(first=0, second=1, third=2))
+    with pytest.raises(InputError, match=says) as found:
+        request_starts(path)
+    assert found.value.file == str(path)
+
+
 def test_a_real_trace_has_them_all_in_order() -> None:
     starts = request_starts(DATA / "KERNEL.trace.gz")
     assert list(starts) == list(range(120))

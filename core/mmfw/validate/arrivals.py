@@ -12,7 +12,11 @@ import re
 from pathlib import Path
 from typing import Final
 
+from mmfw.errors import InputError
 from mmfw.validate.captured import trace_lines
+
+#: The requests of one part take some seconds; a rebuilt load would wait as long as a damaged trace says.
+LONGEST_NS: Final = 600 * 10**9
 
 _LINE: Final = re.compile(
     r" *\S.*-(\d{1,10}) +\[\d{3,6}\] .*?(\d{1,9})\.(\d{6}): \w+: (?:probe: req (\d{1,9}) .*)?", re.ASCII
@@ -33,7 +37,7 @@ def request_starts(path: Path) -> dict[int, int]:
     Raises
     ------
     InputError
-        The file cannot be read.
+        The file cannot be read, or its times go backwards or take longer than `LONGEST_NS`.
     """
     known: dict[int, int] = {}
     requester = ""
@@ -49,5 +53,15 @@ def request_starts(path: Path) -> dict[int, int]:
             requester, began = pid, None
         elif pid == requester and began is None:
             began = usecs
-    first = min(known.values(), default=0)
-    return {number: (usecs - first) * 1000 for number, usecs in known.items()}
+    first = next(iter(known.values()), 0)
+    starts = {number: (usecs - first) * 1000 for number, usecs in known.items()}
+    last, before = -1, 0
+    for number, start in starts.items():
+        if number <= last or not before <= start <= LONGEST_NS:
+            raise InputError(
+                f"request {number} began {start / 1e9:.6f} s after the first one, the one printed before it, {last}, "
+                f"{before / 1e9:.6f} s; they should be in order, and take {LONGEST_NS // 10**9} s at most",
+                file=str(path),
+            )
+        last, before = number, start
+    return starts
