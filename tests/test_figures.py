@@ -54,3 +54,11 @@ def test_a_run_says_of_each_of_its_figures_what_sort_it_is():
     figures = run(RunRequest(scenario="ttm-order8-pair", duration="100ms")).as_document()["figures"]
     assert {name for name, each in figures.items() if each["kind"] not in KINDS} == set()
     assert figures["forward_progress_per_second"]["kind"] == "rate"
+
+
+def test_losses_are_those_of_the_run_and_not_of_its_take_down():
+    """Taking the machine down evicts and restores too, and goes through the same accounts."""
+    pytest.importorskip("mmfw_xe_shrinker")
+    result = run(RunRequest(scenario="webgl-aquarium", duration="4s"))
+    lost = sum(each.nr_pages_lost for each in result.losses.values())
+    assert lost == result.metrics["working_set_loss_pages"] > 0

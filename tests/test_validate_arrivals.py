@@ -41,10 +41,11 @@ def test_what_the_ring_buffer_lost_is_missing(tmp_path: Path) -> None:
     assert request_starts(trace(tmp_path, first=40)) == {40: 0, 41: 300_000, 42: 999_900_000}
 
 
-def test_a_trace_without_requests_says_nothing(tmp_path: Path) -> None:
+def test_a_trace_without_requests_is_none(tmp_path: Path) -> None:
     path = tmp_path / "KERNEL.trace.gz"
     path.write_text("# nothing\n")
-    assert request_starts(path) == {}
+    with pytest.raises(InputError, match="has no request"):
+        request_starts(path)
     with pytest.raises(InputError, match="is missing"):
         request_starts(tmp_path / "TTM.trace.gz")
 
@@ -52,9 +53,17 @@ def test_a_trace_without_requests_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("6.000000", "4.000000", "request 2 began -1"),
-        ("6.000000", "999999999.000000", "request 2 began 99999"),
-        ("req {second}", "req 7", "request 2 began"),
+        ("6.000000", "4.000000", r"request 2 began at 4\.000000 s; .* the one before it is 1 at 5\.000400 s"),
+        ("6.000000", "999999999.000000", "request 2 began at 999999999"),
+        ("req {second}", "req 7", "the one before it is 7"),
+        ("req {third}", "req {second}", "request 1 began at 6"),
+        ("init-1       [000] .....     6.0", "init-2       [000] .....     6.0", "request 2 is task 2's"),
+        ("6.000000:", "6.0000000:", "a request whose time cannot be read"),
+        (
+            "init-1       [000] .....     6.0",
+            "init-1    (1) [000] .....     6.0",
+            "a request whose time cannot be read",
+        ),
     ],
 )
 def test_times_that_no_load_can_have(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -62,7 +71,21 @@ def test_times_that_no_load_can_have(tmp_path: Path, old: str, new: str, says: s
     path.write_text(LINES.replace(old, new).format(first=0, second=1, third=2))
     with pytest.raises(InputError, match=says) as found:
         request_starts(path)
-    assert found.value.file == str(path)
+    assert (found.value.file, found.value.line) == (str(path), 9)
+
+
+def test_the_first_request_begins_with_its_tasks_first_event(tmp_path: Path) -> None:
+    path = tmp_path / "THP.trace.gz"
+    early = "           init-1       [000] .....     5.000050: mm_compaction_begin: zone_start=0x1\n"
+    path.write_text(early + LINES.format(first=0, second=1, third=2))
+    assert request_starts(path) == {0: 0, 1: 350_000, 2: 999_950_000}
+
+
+def test_a_long_line_takes_no_longer_than_its_length(tmp_path: Path) -> None:
+    """Of a quadratic search 35,000 repetitions would take minutes."""
+    path = tmp_path / "THP.trace.gz"
+    path.write_text(LINES.format(first=0, second=1, third=2) + "a" + "-1 [000] " * 35_000 + "\n")
+    assert len(request_starts(path)) == 3
 
 
 def test_a_real_trace_has_them_all_in_order() -> None:

@@ -204,6 +204,7 @@ def damaged(tmp_path: Path) -> Path:
         ("mem", "lots", "lots"),
         ("requests", "many", "requests"),
         ("requests", 0, "requests is 0"),
+        ("requests", 119, "requests is 119 in capture.json, but KERNEL.trace.gz has 120"),
         ("order", 11, "order: is 11; it should be 0..10"),
         ("data_mb", 99_999_999_999, "data_mb: is 99999999999"),
         ("kernel", "6.12.3", "kernel '6.12.3'"),

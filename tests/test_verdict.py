@@ -290,7 +290,11 @@ def test_a_stopgap_that_changes_less_than_what_matters_neither_helps_nor_hurts()
     assert says(1.002, 1.001, 1.003).startswith("changes the frame rate by less than 1%")
     assert says(1, 1, 1).startswith("changes the frame rate by less than 1%")
     assert (says(1.1, 1.02, 1.2), says(0.9, 0.8, 0.98)) == ("helps", "hurts")
-    assert says(1.005, 1.001, 1.3) == says(1.1, 0.9, 1.2) == "changes nothing that the interval shows"
+    assert (
+        says(1.005, 1.001, 1.3)
+        == says(1.1, 0.9, 1.2)
+        == "is undecided: these seeds cannot tell whether it helps or hurts"
+    )
 
 
 def test_scenarios_that_no_claim_rests_on_are_shown_with_their_verdicts(tmp_path):
@@ -309,7 +313,6 @@ def test_scenarios_that_no_claim_rests_on_are_shown_with_their_verdicts(tmp_path
     assert "| ping-pong | p | success_ratio_order_9 | 20" in text
     assert "working_set_loss_pages |" not in text  # nobody measured it
     assert "| thp | study thp has not been made |" in text
-    assert "no difference that matters" in text
 
 
 def test_the_page_says_what_its_runs_were_made_with_and_when_that_has_changed(tmp_path, monkeypatch):

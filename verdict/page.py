@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmfw.compare.statistics import METHOD
+from mmfw.compare.statistics import METHOD, TOO_FEW
 from mmfw.compare.threshold import LEAST_EFFECT, threshold_words
-from mmfw.report.verdicts import TOO_FEW
 from mmfw.result import CORE_VALIDATED, NOT_MODELLED
 from mmfw.results import RunDirectory
 from mmfw.scenario import parse_duration
@@ -208,8 +207,7 @@ def _others(evidence: Evidence) -> str:
     lines = [
         "## Scenarios that no claim rests on",
         "",
-        f"What decides in each, success and loss, against mainline. {threshold_words(LEAST_EFFECT)} "
-        "No difference says that all of the interval is 0.",
+        f"What decides in each, success and loss, against mainline. {threshold_words(LEAST_EFFECT)}",
         "",
         "| study | policy | figure | median | mainline's | difference | verdict |",
         "|---|---|---|---|---|---|---|",
@@ -297,7 +295,7 @@ def _effect_words(frames: Estimate) -> str:
         return "helps"
     if frames.high < 1 and frames.median <= 1 - LEAST_EFFECT:
         return "hurts"
-    return "changes nothing that the interval shows"
+    return "is undecided: these seeds cannot tell whether it helps or hurts"
 
 
 def _sensitivity(studies: Studies, evidence: Evidence) -> str:

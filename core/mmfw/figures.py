@@ -6,8 +6,8 @@ S ``success_ratio_order_9``, ``latency_p50_ns_order_9``, ``latency_p99_ns_order_
     Requests of order 9 and 10 that got a block, and how long an order-9 request took. All orders and classes are in the
     result's ``requests``.
 W ``working_set_loss_pages``, ``working_set_loss_per_high_order_page``
-    Pages that shrinkers' owners needed again within 10 s of their eviction; the same for each page of a successful
-    request of costly order.
+    Size of the objects that shrinkers' owners needed again within 10 s of their eviction, in pages; of slab objects it
+    may exceed the pages that came free. The same for each page of a successful request of costly order.
 X ``shrinker_pages_per_object``
     Pages that came free while shrinkers scanned, for each object that they said they freed.
 Y ``contiguity_yield``
@@ -96,7 +96,7 @@ FIXED: Final = (
     Figure("success_ratio_order_9", "1", "higher", "share of requests of orders 9 and 10 that got a block", "share"),
     Figure("latency_p50_ns_order_9", "ns", "lower", "time in which half of the order-9 requests returned", "duration"),
     Figure("latency_p99_ns_order_9", "ns", "lower", "time within which 99% of the order-9 requests returned", "duration"),
-    Figure("working_set_loss_pages", "pages", "lower", "pages evicted and needed again within 10 s", "count"),
+    Figure("working_set_loss_pages", "pages", "lower", "size of what was evicted and needed again within 10 s", "count"),
     Figure(
         "working_set_loss_per_high_order_page", "1", "lower",
         "the same for each page of a successful request of costly order", "ratio",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -340,7 +340,8 @@ def _run(
         whole = {name: value for name, value in metrics.items() if isinstance(value, int)}
         wakes = {str(order): n for order, n in sorted(log.kswapd_wakes.items())}
         digest = _digest(vmstat, buddyinfo, whole, log.hexdigest())
-        requests, losses = mm.requests.rows(), dict(mm.ledger)
+        # Copies: what is taken down below is counted on.
+        requests, losses = mm.requests.rows(), {name: replace(lost) for name, lost in mm.ledger}
         latencies = mm.requests.latencies()
         tables = {} if recorder is None else recorder.tables()
         observer.finish(mm)

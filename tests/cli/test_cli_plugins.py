@@ -41,6 +41,13 @@ def test_no_command_shows_help_on_stderr(mmfw_command: Run) -> None:
     assert done.stderr.startswith("Usage: mmfw [OPTIONS] COMMAND [ARGS]...\n")
 
 
+@pytest.mark.parametrize("group", ["plugins", "policies", "scenarios"])
+def test_a_group_without_a_command_shows_its_help_line_by_line(mmfw_command: Run, group: str) -> None:
+    done = mmfw_command(group)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Usage: mmfw {group} [OPTIONS] COMMAND [ARGS]...\n\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

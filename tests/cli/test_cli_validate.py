@@ -124,9 +124,12 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(
     trace = {"compact": "KERNEL", "gpu": "gpu", "lru": "lru"}[kind]
     for file in ("KERNEL.before.txt", "KERNEL.after.txt", "before.txt", "mid.txt", "after.txt"):
         (tmp_path / file).write_text("== vmstat\nnr_free_pages 1\n")
-    end = (
-        "init-1       [000] .....     1.000000: gpu_snap: probe: gpu_snap end step=1 evict=0 got9=0 fail9=0\n"
+    said = (
+        "req 0 mask=KERNEL order=9 pfn=-1"
+        if kind == "compact"
+        else "gpu_snap end step=1 evict=0 got9=0 fail9=0"
     )
+    end = f"init-1       [000] .....     1.000000: gpu_snap: probe: {said}\n"
     (tmp_path / f"{trace}.trace.gz").write_bytes(gzip.compress(f"            {end}".encode(), mtime=0))
     status, out, err = validate(tmp_path)
     assert (status, out) == (2, "")

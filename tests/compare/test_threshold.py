@@ -37,4 +37,4 @@ def test_another_threshold_is_part_of_the_command_and_said(tmp_path) -> None:
     exact = CompareRequest(("s",), ("p",), 5, tmp_path, least_effect=0.0123456789)
     assert exact.command()[-1] == "0.0123456789"
     assert "5% of mainline's median" in threshold_words(0.05)
-    assert threshold_words(0) == "There is no threshold: the smallest difference counts."
+    assert threshold_words(0) == "There is no threshold: the smallest difference matters."

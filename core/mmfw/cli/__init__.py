@@ -150,7 +150,11 @@ def _status(args: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except _usage_errors() as exc:
-        status = _complain(exc.format_message(), 2)
+        if type(exc).__name__ == "NoArgsIsHelpError":
+            typer.echo(exc.format_message(), err=True)
+            status = 2
+        else:
+            status = _complain(exc.format_message(), 2)
     except MemoryError:
         status = _complain(
             "this computer has not enough memory; a machine takes about 20 bytes a page to build", 2

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mmfw.compare.statistics import alike_words, results_words
+from mmfw.compare.statistics import TOO_FEW, alike_words, results_words
 from mmfw.policies import MAINLINE
 
 if TYPE_CHECKING:
@@ -33,7 +33,16 @@ def comparison_text(found: Comparison) -> list[str]:
     """Lines of all tables, and what is to know of them."""
     seeds = found.study.seeds
     nr = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    lines = [f"{nr}, differences to mainline of the same seed with their intervals"]
+    asked = found.study
+    how = "short durations" if asked.short else f"{asked.duration} each" if asked.duration else ""
+    lines = [
+        f"{nr}, {how + ', ' if how else ''}differences to mainline of the same seed with their intervals",
+        *(
+            ["  a policy may have done nothing yet in so short a time: its own figures in compare.json say"]
+            if how
+            else []
+        ),
+    ]
     for scenario in found.study.scenarios:
         table = _Scenario(found, scenario)
         lines += ["", f"{scenario.name}: {scenario.description}", *table.primary()]
@@ -115,7 +124,7 @@ class _Scenario:
         lines = [line for line in _tables(self._labels, groups) if line.strip()]
         if not lines:
             return []
-        what = "medians with their verdict, none if there is no difference that matters; " if shown else ""
+        what = "medians, with their verdict where it is better or worse; " if shown else ""
         return [f"  beside it: {what}all are in compare.json", *lines]
 
     def _brief(self, policy: str, name: str) -> str:
@@ -176,17 +185,17 @@ def _columns(cell: Cell | None, *, acts: bool) -> tuple[str, str, str]:
     if cell is None:
         return "-", "-", "-"
     times = 100 if _is_share(cell) else 1
-    median = _number(cell.median, times)
+    alike = alike_words(cell.values, cell.nr_results)
+    median = _number(cell.median, times) + (f" ({alike})" if alike else "")
     if not acts:
         return median, "", "does not act here"
-    alike = alike_words(cell.values, cell.nr_results)
     against = cell.vs_mainline
     if against is None:
-        return median, f"({alike})" if alike else "", "" if cell.policy == MAINLINE else "-"
+        return median, "", "" if cell.policy == MAINLINE else TOO_FEW
     bounds = "" if against.ci is None else " [{}, {}]".format(*(_signed(end, times) for end in against.ci))
-    said = alike or results_words(against.nr_pairs, against.nr_results)
+    said = results_words(against.nr_pairs, against.nr_results)
     bounds += f" ({said})" if said else ""
-    return median, _signed(against.median_difference, times) + bounds, cell.verdict or "-"
+    return median, _signed(against.median_difference, times) + bounds, cell.verdict or TOO_FEW
 
 
 def _is_share(cell: Cell) -> bool:

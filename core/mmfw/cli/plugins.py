@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmfw.discovery import PluginRecord
     from mmfw.registry import LoadedPlugin, LoadedPlugins
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 
 class Format(StrEnum):

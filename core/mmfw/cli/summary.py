@@ -151,7 +151,7 @@ def _losses(result: RunResult) -> list[str]:
         return ["what reclaim and compaction took from caches: nothing"]
     return table(
         "what reclaim and compaction took from caches",
-        ["", "objects", "pages", "pages needed again in 10 s"],
+        ["", "objects", "pages", "size of what was needed again in 10 s, pages"],
         rows,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mmfw.compare.model import Cell, Number, StudyScenario, VsMainline
 from mmfw.compare.plan import WAKES_ORDER_9
-from mmfw.compare.statistics import Interval, interval, median, paired, verdict
+from mmfw.compare.statistics import Interval, Verdict, interval, median, paired, verdict
 from mmfw.compare.threshold import LEAST_EFFECT, least_difference
 from mmfw.mm.vmstat import VmEvent
 from mmfw.offers import Better, FigureKind
@@ -89,6 +89,16 @@ def cells_of(
             if found is not None:
                 cells.append(_of_policy(found, policy))
     return cells
+
+
+def judged(cell: Cell) -> Verdict | None:
+    """Verdict of a cell by the rules as they are now, whatever version wrote it."""
+    versus = cell.vs_mainline
+    if versus is None:
+        return None
+    middle = versus.median_difference
+    found = Interval(*(versus.ci or (middle, middle)), versus.level or 1.0)
+    return verdict([middle] * versus.nr_pairs, found, cell.better, versus.least_difference)
 
 
 def _of_policy(cell: Cell, policy: str) -> Cell:

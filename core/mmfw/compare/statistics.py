@@ -21,17 +21,21 @@ CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 9999
 #: With fewer pairs there is no verdict: even all of them on one side would not be rare.
 FEWEST_PAIRS: Final = 5
+#: What stands in its place.
+TOO_FEW: Final = "too few pairs"
 
 Better = Literal["lower", "higher", "neither"]
 Verdict = Literal["better", "worse", "no difference that matters", "no difference", "different", "undecided"]
 
 METHOD: Final = (
     "Medians over seeds; each policy is compared with mainline of the same seed. The interval of a median is a BCa "
-    "bootstrap's (95%, 9999 resamples), widened to the distribution-free interval between order statistics, whose exact "
-    "level is given with it (93.75% with 5 seeds, 97.9% with 10). Better or worse means that the interval of the paired "
-    "differences excludes 0; no difference, that all of it is 0; undecided, that it says neither. There is no verdict "
-    "with fewer than 5 pairs. Where all seeds gave one and the same result, "
-    "that is said in place of an interval. Levels hold for each cell alone: among many cells some will differ by chance."
+    "bootstrap's (95%, 9999 resamples), widened to the distribution-free interval between order statistics, whose "
+    "exact level is given with it (93.75% with 5 seeds, 97.9% with 10). Better or worse (different, where a figure "
+    "has no better side) means that the interval of the paired differences excludes 0 and that their median matters; "
+    "no difference, that all of the interval is 0; no difference that matters, that all of it lies below what "
+    "matters; undecided is the rest: these seeds cannot tell. With fewer than 5 pairs there is no verdict. Where all "
+    "seeds gave one and the same result, that is said in place of an interval. Levels hold for each cell alone: among "
+    "many cells some will differ by chance."
 )
 
 
@@ -203,7 +207,7 @@ def paired(values: Sequence[float | None], baseline: Sequence[float | None]) -> 
 def verdict(
     differences: Sequence[float], found: Interval | None, better: Better, least: float = 0.0
 ) -> Verdict | None:
-    """What an interval of paired differences says; None with fewer than `FEWEST_PAIRS`.
+    """What an interval of paired differences says; None with fewer than `FEWEST_PAIRS`, or if it is none.
 
     Parameters
     ----------
@@ -225,7 +229,7 @@ def verdict(
     >>> verdict([-2] * 5, Interval(-3, 20, 0.94), "lower", least=10)
     'undecided'
     """
-    if len(differences) < FEWEST_PAIRS or found is None:
+    if len(differences) < FEWEST_PAIRS or found is None or not found.low <= found.high:
         return None
     if found.low == found.high == 0:
         return "no difference"

@@ -52,10 +52,8 @@ def least_difference(kind: FigureKind, unit: str, baseline: float, least_effect:
 def threshold_words(least_effect: float) -> str:
     """What is said of the threshold wherever verdicts stand."""
     if not least_effect:
-        return "There is no threshold: the smallest difference counts."
+        return "There is no threshold: the smallest difference matters."
     return (
-        f"Better or worse takes, besides, a median difference of {least_effect * 100:g}% of mainline's median or more, "
-        f"{LEAST_EVENTS} events or more in counts (but each failure counts), {LEAST_SHARE * 100:g} percentage point or "
-        "more in shares. Where the whole interval lies below that, it is no difference that matters; where the median "
-        "does and the interval reaches beyond, or the interval holds 0, these seeds cannot tell: undecided."
+        f"What matters is {least_effect * 100:g}% of mainline's median or more, {LEAST_EVENTS} events or more in counts "
+        f"(but each failure counts), {LEAST_SHARE * 100:g} percentage point or more in shares."
     )

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 def _counts(nr_free: Sequence[int], order: int) -> tuple[int, int, int]:
     """``fill_contig_page_info()``: free pages, free blocks, and blocks of an order that could be had."""
-    pages = sum(n << o for o, n in enumerate(nr_free))
-    suitable = sum(n << (o - order) for o, n in enumerate(nr_free) if o >= order)
-    return pages, sum(nr_free), suitable
+    pages = blocks = suitable = 0
+    for o, n in enumerate(nr_free):
+        pages += n << o
+        blocks += n
+        if o >= order:
+            suitable += n << (o - order)
+    return pages, blocks, suitable
 
 
 def fragmentation_index(nr_free: Sequence[int], order: int) -> int:
@@ -62,7 +66,7 @@ def extfrag_for_order(nr_free: Sequence[int], order: int) -> int:
 
 def free_counts(zone: Zone) -> list[int]:
     """Free blocks of a zone by order."""
-    return [zone.nr_free(order) for order in range(MAX_ORDER)]
+    return zone.free_counts()
 
 
 def fragmentation_score_zone(zone: Zone) -> int:

@@ -120,7 +120,10 @@ class Ledger:
             self._sched.call_at(self._sched.now + YIELD_NS, look)
 
     def recreated(self, subsystem: str, *, nr_objects: int, nr_pages: int, age_ns: int) -> None:
-        """The load needed evicted objects again, `age_ns` after they went; ns."""
+        """The load needed evicted objects again, `age_ns` after they went; ns.
+
+        ``nr_pages`` is their size: evicting slab objects may have freed fewer pages than that.
+        """
         losses = self._of(subsystem)
         losses.nr_objects_recreated += nr_objects
         losses.nr_pages_recreated += nr_pages

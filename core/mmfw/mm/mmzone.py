@@ -57,7 +57,7 @@ def _checked(name: str, value: object) -> int:
 class Zone:
     """One zone (``struct zone``), by name. Sizes are in pages."""
 
-    __slots__ = ("_at", "_free_diffs", "attached", "index", "memory", "pgdat")
+    __slots__ = ("_at", "_free_diffs", "_words", "attached", "index", "memory", "pgdat")
 
     def __init__(self, memory: Memory, pgdat: PglistData, index: int) -> None:
         self.memory = memory
@@ -65,6 +65,7 @@ class Zone:
         self.index = index
         self.attached: Attachments | None = None
         self._at = memory.zone_offset(index)
+        self._words = memory.words
         first, end = (memory.pcp_offset(cpu, index) + pg.C_FREE_DIFF for cpu in (0, memory.nr_cpus))
         self._free_diffs = slice(first, end, (end - first) // memory.nr_cpus)
 
@@ -76,37 +77,37 @@ class Zone:
     @property
     def zone_start_pfn(self) -> int:
         """First pfn of the span."""
-        return int(self.memory.S[self._at + pg.Z_START])
+        return self._words[self._at + pg.Z_START]
 
     @property
     def zone_end_pfn(self) -> int:
         """First pfn past the span."""
-        return int(self.memory.S[self._at + pg.Z_END])
+        return self._words[self._at + pg.Z_END]
 
     @property
     def present_pages(self) -> int:
         """Span less holes."""
-        return int(self.memory.S[self._at + pg.Z_PRESENT])
+        return self._words[self._at + pg.Z_PRESENT]
 
     @property
     def managed_pages(self) -> int:
         """Pages given to the buddy allocator at boot."""
-        return int(self.memory.S[self._at + pg.Z_MANAGED])
+        return self._words[self._at + pg.Z_MANAGED]
 
     @property
     def nr_free_pages(self) -> int:
         """Zone-wide NR_FREE_PAGES, without the CPUs' private deltas."""
-        return int(self.memory.S[self._at + pg.Z_FREE])
+        return self._words[self._at + pg.Z_FREE]
 
     @property
     def nr_reserved_highatomic(self) -> int:
         """Pages in blocks reserved for atomic high-order requests."""
-        return int(self.memory.S[self._at + pg.Z_NR_HIGHATOMIC])
+        return self._words[self._at + pg.Z_NR_HIGHATOMIC]
 
     @property
     def watermark_boost(self) -> int:
         """Boost that all watermarks include."""
-        return int(self.memory.S[self._at + pg.Z_BOOST])
+        return self._words[self._at + pg.Z_BOOST]
 
     @watermark_boost.setter
     def watermark_boost(self, pages: int) -> None:
@@ -151,7 +152,12 @@ class Zone:
 
     def nr_free(self, order: int) -> int:
         """Free blocks of an order, all types (``free_area[order].nr_free``)."""
-        return int(self.memory.S[self._at + pg.Z_NR_FREE + order])
+        return self._words[self._at + pg.Z_NR_FREE + order]
+
+    def free_counts(self) -> list[int]:
+        """Free blocks of each order, all types."""
+        at = self._at + pg.Z_NR_FREE
+        return self._words[at : at + MAX_ORDER].tolist()
 
     def set_flag(self, bit: int, on: bool) -> None:
         """Set or clear a bit of ``zone->flags``."""
@@ -162,7 +168,7 @@ class Zone:
 
     def wmark_pages(self, which: int) -> int:
         """A watermark by ``enum zone_watermarks`` index, boost included."""
-        return int(self.memory.S[self._at + pg.Z_WMARK + which]) + self.watermark_boost
+        return self._words[self._at + pg.Z_WMARK + which] + self._words[self._at + pg.Z_BOOST]
 
     def free_counters(self) -> list[int]:
         """Where in ``memory.S`` NR_FREE_PAGES and every CPU's delta to it are."""
@@ -177,7 +183,7 @@ class Zone:
     def drift_free_pages(self) -> int:
         """Free pages as ``zone_watermark_ok_safe()`` reads them: exact when the zone is low."""
         free = self.nr_free_pages
-        drift_mark = int(self.memory.S[self._at + pg.Z_DRIFT_MARK])
+        drift_mark = self._words[self._at + pg.Z_DRIFT_MARK]
         return self.free_pages_snapshot() if drift_mark and free < drift_mark else free
 
     def zone_watermark_ok(self, order: int, mark: int, highest_zoneidx: int, alloc_flags: int = 0) -> bool:

@@ -85,6 +85,8 @@ class Memory:
         self.pb: NDArray[np.uint32] = np.full(nr_blocks, pg.PB_ABSENT, dtype=np.uint32)
         trace_base = pg.S_HEADER + self.nr_rows * (pg.Z_SIZE + self.nr_cpus * pg.C_SIZE)
         self.S: NDArray[np.int64] = np.zeros(trace_base + TRACE_CAPACITY * pg.TR_SIZE, dtype=np.int64)
+        #: The same numbers as Python's own: a decision reads dozens, and numpy's scalars cost twice as much.
+        self.words: memoryview[int] = self.S.data
         S = self.S
         S[pg.S_NR_PFNS] = self.nr_pfns
         S[pg.S_NR_CPUS] = self.nr_cpus

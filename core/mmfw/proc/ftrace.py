@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from mmfw.errors import InputError
 from mmfw.proc.compaction_trace import COMPACTION_EVENTS
@@ -22,8 +22,9 @@ from mmfw.proc.stream import LineStream
 from mmfw.proc.tracebody import Body, Text, format_body, parse_body
 from mmfw.proc.vmscan_trace import PROBE_LINES, VMSCAN_EVENTS
 
+#: A task's name has 15 characters at most; without a bound a long line of rubbish takes time in proportion to its square.
 _LINE: Final = re.compile(
-    r" *(\S(?:.*\S)?)-(\d{1,10}) +\[(\d{3,6})\](?: ([.0-9A-Za-z#]{4,6}))? +"
+    r" *(\S(?:.{0,62}\S)?)-(\d{1,10}) +\[(\d{3,6})\](?: ([.0-9A-Za-z#]{4,6}))? +"
     r"(\d{1,12})\.(\d{6}): ([\w.]{1,128}): (.*)",
     re.ASCII,
 )
@@ -84,6 +85,28 @@ class FtraceLine:
     number: int = 0
 
 
+class FtraceHead(NamedTuple):
+    """A line as far as every event's is alike, and what its event says as text; attributes as in `FtraceLine`."""
+
+    comm: str
+    pid: int
+    cpu: int
+    flags: str
+    usecs: int
+    event: str
+    said: str
+
+
+def split_ftrace_line(text: str) -> FtraceHead | None:
+    """A line's context and text, whatever its event; None if it is not a line of ftrace."""
+    match = _LINE.fullmatch(text)
+    if match is None:
+        return None
+    comm, pid, cpu, flags, seconds, micros, event, said = match.groups()
+    usecs = int(seconds) * 1_000_000 + int(micros)
+    return FtraceHead(comm, int(pid), int(cpu), flags or "", usecs, event, said)
+
+
 def parse_ftrace_line(text: str, file: str = "trace", number: int = 1) -> FtraceLine:
     """Read one line.
 
@@ -92,22 +115,19 @@ def parse_ftrace_line(text: str, file: str = "trace", number: int = 1) -> Ftrace
     InputError
         It is not a line of ftrace, or its body not what its event prints; names file and line.
     """
-    match = _LINE.fullmatch(text)
-    if match is None:
+    head = split_ftrace_line(text)
+    if head is None:
         shown = text if len(text) <= 120 else text[:120] + "..."
         raise InputError(
             f"{shown!r} is not a line of ftrace: 'comm-pid [cpu] flags seconds.micros: event: body'",
             file=file,
             line=number,
         )
-    comm, pid, cpu, flags, seconds, micros, event, said = match.groups()
     try:
-        body = parse_body(_body_class(event, said), said)
+        body = parse_body(_body_class(head.event, head.said), head.said)
     except ValueError as fault:
-        raise InputError(f"{event}: {fault}", file=file, line=number) from None
-    return FtraceLine(
-        comm, int(pid), int(cpu), flags or "", int(seconds) * 1_000_000 + int(micros), event, body, number
-    )
+        raise InputError(f"{head.event}: {fault}", file=file, line=number) from None
+    return FtraceLine(head.comm, head.pid, head.cpu, head.flags, head.usecs, head.event, body, number)
 
 
 def _body_class(event: str, said: str) -> type[Body]:

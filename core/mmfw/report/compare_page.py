@@ -34,8 +34,6 @@ def _lead(study: Study, sections: list[Section]) -> list[str]:
         f"{_counted(len(asked.seeds), 'seed', 'seeds')}{'; ' if said else ''}{', '.join(said)}. "
         f"A policy's run of a seed is compared with {MAINLINE}'s run of the same seed.",
         f"{study.comparison.method}{_levels(study)}",
-        "Undecided means that these seeds cannot tell; no difference that matters, that none goes beyond the threshold, "
-        "as far as the interval tells. "
         "Read success (S) beside loss (W): a policy whose requests fail at once also loses less.",
     ]
     drawings = [section.drawing for section in sections]

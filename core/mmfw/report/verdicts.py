@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from mmfw.compare.cells import judged
 from mmfw.compare.model import Cell
-from mmfw.compare.statistics import alike_words, results_words
+from mmfw.compare.statistics import TOO_FEW, alike_words, results_words
 from mmfw.figures import KINDS
+from mmfw.policies import MAINLINE
 from mmfw.report.numbers import show_interval, show_ratio, unit_of, unit_words
 
 BETTER_WORDS: Final = {"lower": "lower is better", "higher": "higher is better", "neither": "no direction"}
-#: In place of a verdict.
-TOO_FEW: Final = "too few pairs"
 #: Word, symbol, style and meaning, for the legend.
 LEGEND: Final = (
     (
@@ -27,7 +27,7 @@ LEGEND: Final = (
         "no difference that matters",
         "≈",
         "same",
-        "all of it lies below the threshold, whether it holds 0 or not",
+        "all of it lies below what matters, whether it holds 0 or not",
     ),
     ("no difference", "=", "same", "all of it is 0"),
     ("different", "≠", "different", "it excludes 0 and its median matters; the metric has no better side"),
@@ -35,7 +35,8 @@ LEGEND: Final = (
         "undecided",
         "?",
         "none",
-        "it reaches beyond the threshold, but holds 0 or has its median below the threshold: these seeds cannot tell",
+        "none of these: it holds 0 and something that matters, or excludes 0 and its median does not matter; these seeds "
+        "cannot tell",
     ),
     (TOO_FEW, "·", "none", "fewer than 5 pairs of seeds have a value"),
 )
@@ -86,7 +87,7 @@ class Shown:
     Attributes
     ----------
     median : str
-        Median over seeds and its interval.
+        Median over seeds and its interval; that all seeds have one value, if they do.
     word, symbol, css : str
         Verdict; empty for mainline itself.
     difference, ratio : str
@@ -94,7 +95,7 @@ class Shown:
     pairs : str
         How many pairs of seeds there are, if some seed is in none.
     results : str
-        How many different results they gave, if fewer than there are pairs; that all seeds have one value, if they do.
+        How many different results they gave, if fewer than there are pairs.
     """
 
     median: str
@@ -132,19 +133,23 @@ def shown(cell: Cell, nr_seeds: int) -> Shown:
         Seeds of the study.
     """
     median = show_interval(cell.median, cell.ci, unit_of(cell.unit, cell.kind))
+    alike = alike_words(cell.values, cell.nr_results)
+    median += f" ({alike})" if alike else ""
     versus = cell.vs_mainline
     if versus is None:
         known = sum(value is not None for value in cell.values)
-        said = alike_words(cell.values, cell.nr_results) or results_words(known, cell.nr_results)
-        return Shown(median, results=said)
-    word = cell.verdict or TOO_FEW
+        said = "" if alike else results_words(known, cell.nr_results)
+        word = "" if cell.policy == MAINLINE else TOO_FEW
+        symbol, css = _STYLE.get(word, ("", "plain"))
+        return Shown(median, word, symbol, css, results=said)
+    word = judged(cell) or TOO_FEW
     symbol, css = _STYLE[word]
     unit = unit_of(cell.unit, cell.kind, difference=True)
     difference = show_interval(versus.median_difference, versus.ci, unit, plus=True)
     same = versus.ci == (0, 0) or (versus.nr_results == 1 and versus.median_difference == 0)
     ratio = "" if versus.ratio is None or same else show_ratio(versus.ratio, versus.ratio_ci)
     pairs = f"{versus.nr_pairs} of {nr_seeds} pairs" if versus.nr_pairs < nr_seeds else ""
-    results = alike_words(cell.values, cell.nr_results) or results_words(versus.nr_pairs, versus.nr_results)
+    results = results_words(versus.nr_pairs, versus.nr_results)
     return Shown(median, word, symbol, css, difference, ratio, pairs, results)
 
 

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from mmfw.errors import InputError
-from mmfw.validate.captured import trace_lines
+from mmfw.proc.ftrace import split_ftrace_line
+from mmfw.validate.captured import open_trace
 
+_REQUEST: Final = re.compile(r"probe: req (\d{1,9}) ", re.ASCII)
 #: The requests of one part take some seconds; a rebuilt load would wait as long as a damaged trace says.
 LONGEST_NS: Final = 600 * 10**9
-
-_LINE: Final = re.compile(
-    r" *\S.*-(\d{1,10}) +\[\d{3,6}\] .*?(\d{1,9})\.(\d{6}): \w+: (?:probe: req (\d{1,9}) .*)?", re.ASCII
-)
 
 
 def request_starts(path: Path) -> dict[int, int]:
@@ -32,36 +30,48 @@ def request_starts(path: Path) -> dict[int, int]:
     Parameters
     ----------
     path : Path
-        ``MASK.trace.gz``. Requests that its ring buffer has lost are missing.
+        ``MASK.trace.gz``. Requests that its ring buffer has lost, the first ones, are missing.
 
     Raises
     ------
     InputError
-        The file cannot be read, or its times go backwards or take longer than `LONGEST_NS`.
+        The file cannot be read or has no requests; or they are not in order of number and time, are several tasks',
+        or take longer than `LONGEST_NS`.
     """
+    stream = open_trace(path)
     known: dict[int, int] = {}
-    requester = ""
-    began: int | None = None
-    for text in trace_lines(path):
-        match = _LINE.match(text)
-        if match is None:
+    began: dict[int, int] = {}  # by task: its first event since its last request
+    requester = first = before = 0
+    last = -1
+    for text in stream:
+        if text.startswith("#"):
             continue
-        pid, seconds, micros, request = match.groups()
-        usecs = int(seconds) * 1_000_000 + int(micros)
-        if request is not None:
-            known[int(request)] = usecs if began is None else began
-            requester, began = pid, None
-        elif pid == requester and began is None:
-            began = usecs
-    first = next(iter(known.values()), 0)
-    starts = {number: (usecs - first) * 1000 for number, usecs in known.items()}
-    last, before = -1, 0
-    for number, start in starts.items():
-        if number <= last or not before <= start <= LONGEST_NS:
-            raise InputError(
-                f"request {number} began {start / 1e9:.6f} s after the first one, the one printed before it, {last}, "
-                f"{before / 1e9:.6f} s; they should be in order, and take {LONGEST_NS // 10**9} s at most",
-                file=str(path),
+        head = split_ftrace_line(text)
+        if head is None:
+            if _REQUEST.search(text):
+                raise stream.error(
+                    "a request whose time cannot be read; 'comm-pid [cpu] flags seconds.micros: function: "
+                    "probe: req N ...' is wanted"
+                )
+            continue
+        match = _REQUEST.match(head.said)
+        if match is None:
+            began.setdefault(head.pid, head.usecs)
+            continue
+        number, start = int(match[1]), began.pop(head.pid, head.usecs)
+        if not known:
+            requester, first, before = head.pid, start, start
+        if head.pid != requester:
+            raise stream.error(f"request {number} is task {head.pid}'s, those before it task {requester}'s")
+        if number <= last or not before <= start <= first + LONGEST_NS // 1000:
+            raise stream.error(
+                f"request {number} began at {start / 1e6:.6f} s; requests should be in order, the one before it is "
+                f"{last} at {before / 1e6:.6f} s, and take {LONGEST_NS // 10**9} s at most"
             )
+        known[number] = (start - first) * 1000
         last, before = number, start
-    return starts
+    if not known:
+        raise InputError(
+            "has no request ('probe: req N ...'); the trace is cut or of something else", file=str(path)
+        )
+    return known

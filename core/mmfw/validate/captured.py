@@ -42,6 +42,19 @@ def vmstat_growth(before: Path, after: Path) -> dict[str, int]:
     return {name: value - first.get(name, 0) for name, value in second.items()}
 
 
+def open_trace(path: Path) -> LineStream:
+    """A trace of a capture.
+
+    Raises
+    ------
+    InputError
+        It is not there.
+    """
+    if not path.is_file():
+        raise InputError("is missing from the capture", file=str(path))
+    return LineStream(path)
+
+
 def trace_lines(path: Path) -> Iterator[str]:
     """Lines of a trace, comments left out.
 
@@ -50,9 +63,7 @@ def trace_lines(path: Path) -> Iterator[str]:
     InputError
         It cannot be read.
     """
-    if not path.is_file():
-        raise InputError("is missing from the capture", file=str(path))
-    for line in LineStream(path):
+    for line in open_trace(path):
         if not line.startswith("#"):
             yield line
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,17 +29,17 @@ _EVENTS: Final = {
 
 
 def masks_of(path: Path) -> list[str]:
-    """Masks that a capture has a trace of, sorted.
+    """Masks that a capture has a trace or snapshots of, sorted.
 
     Raises
     ------
     InputError
         It has none.
     """
-    found = sorted(file.name.removesuffix(".trace.gz") for file in path.glob("*.trace.gz"))
-    if not found:
+    traces = {file.name.removesuffix(".trace.gz") for file in path.glob("*.trace.gz")}
+    if not traces:
         raise InputError("has no MASK.trace.gz", file=str(path))
-    return found
+    return sorted(traces | {file.name.removesuffix(".before.txt") for file in path.glob("*.before.txt")})
 
 
 def real_figures(path: Path, mask: str) -> dict[str, int]:
@@ -80,12 +80,28 @@ def compare_mask(
         )
 
 
+def _nr_requests(spec: CaptureSpec, starts: Mapping[str, Mapping[int, int]]) -> int:
+    """Requests of each mask, by the traces; ``capture.json`` must say the same, a name does not say it."""
+    found = {mask: max(known) + 1 for mask, known in starts.items()}
+    told = (spec.path / "capture.json").is_file()
+    wanted = spec.requests if told else next(iter(found.values()))
+    for mask, n in found.items():
+        if n != wanted:
+            said = (
+                f"requests is {wanted} in capture.json"
+                if told
+                else f"{next(iter(found))} has {wanted} requests"
+            )
+            raise InputError(f"{said}, but {mask}.trace.gz has {n}", file=str(spec.path))
+    return wanted
+
+
 def validate_compact(spec: CaptureSpec) -> Iterator[Comparison]:
     """Rebuild a capture, its requests made when the captured ones were, and compare every mask that it has."""
     masks = masks_of(spec.path)
     real = {mask: real_figures(spec.path, mask) for mask in masks}
     starts = {mask: request_starts(spec.path / f"{mask}.trace.gz") for mask in masks}
-    parts = run_experiment(replace(spec, starts=starts))
+    parts = run_experiment(replace(spec, starts=starts, requests=_nr_requests(spec, starts)))
     for mask in masks:
         if mask not in parts:
             raise InputError(

@@ -128,6 +128,12 @@ def test_compact_asks_when_the_capture_did_and_never_sooner_than_its_sleep(monke
     assert all(gap in usual or gap > 4_000_000 for gap in gaps("KERNEL"))
 
 
+def test_compact_counts_successes_from_the_first_request_that_the_trace_has():
+    parts, _ = rebuild(make_spec("compact", "u8", order=1, requests=6, starts={"THP": {4: 0, 5: 300_000}}))
+    counted = {mask: (each.counters["success"], each.counters["requested"]) for mask, each in parts.items()}
+    assert counted == dict.fromkeys(JOB_ORDER, (6, 6)) | {"THP": (2, 2)}
+
+
 def test_gpu_on_clean_memory_restores_each_object_once(monkeypatch):
     monkeypatch.setattr(mmfw_probe.gpu, "STEPS", 130)
     parts, _ = rebuild(make_spec("gpu", "clean", mem="512M"))

@@ -115,18 +115,21 @@ class _Job:
         held = []
         pause = Pause(mm, 200, 10, REQUEST_LATENCY_NS, REQUEST_STALLS_ONE_IN)
         starts = self._spec.starts.get(mask, {})
-        # Times count from the first request that is known: from this part's begin, unless the trace lost its begin.
+        # Times count from the first request that is known, and so do successes: from this part's begin, unless the trace
+        # has lost it.
         first = min(starts, default=0)
         begin = mm.sched.now
+        success = 0
         for number in range(self._spec.requests):
             if number == first:
                 begin = mm.sched.now
             pfn = mm.alloc_pages(MASKS[mask], order)
             if pfn >= 0:
                 held.append(pfn)
+                success += number >= first
             following = starts.get(number + 1)
             pause(0 if following is None or number < first else begin + following)
-        self._meter.note("success", len(held))
-        self._meter.note("requested", self._spec.requests)
+        self._meter.note("success", success)
+        self._meter.note("requested", self._spec.requests - first)
         for pfn in held:
             mm.free_pages(pfn, order)
