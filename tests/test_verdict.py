@@ -311,7 +311,7 @@ def test_scenarios_that_no_claim_rests_on_are_shown_with_their_verdicts(tmp_path
     (wide,) = [line for line in text.splitlines() if line.startswith("| ping-pong | q | success")]
     assert wide.endswith("| undecided |")  # from 3 fewer to 8 more
     assert "| ping-pong | p | success_ratio_order_9 | 20" in text
-    assert "working_set_loss_pages |" not in text  # nobody measured it
+    assert "| ping-pong | p | working_set_loss_pages | nothing to measure | | | |" in text
     assert "| thp | study thp has not been made |" in text
 
 

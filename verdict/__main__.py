@@ -1,4 +1,4 @@
-"""``python -m verdict run|write|freeze``."""
+"""``python -m verdict run|check|write|freeze``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import typer
 from mmfw.compare import compare
 from mmfw.errors import InputError
 from verdict import frozen
+from verdict.check import requests, specs_of
 from verdict.page import page
-from verdict.studies import load_studies, request_of, varied
+from verdict.studies import load_studies, request_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "verdict.md"
@@ -25,7 +26,7 @@ def run(
 ) -> None:
     """Make the studies, the most important first."""
     studies = load_studies()
-    specs = [*studies.studies, *(each.spec for each in varied(studies.sensitivity))]
+    specs = specs_of(studies)
     names = {spec.name for spec in specs}
     wanted = only.split(",") if only else sorted(names)
     for name in wanted:
@@ -48,6 +49,20 @@ def run(
     for text in failed:
         typer.echo(text, err=True)
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def check(
+    out: Path = typer.Option(..., "--out", help="Folder of the studies."),
+    jobs: int = typer.Option(0, "--jobs", min=0, help="Processes at a time; 0: as many as there are CPUs."),
+) -> None:
+    """Make one seed of each study again, so that the page can say whether the code as it is gives the same."""
+    for name, request in requests(load_studies(), out, jobs or len(os.sched_getaffinity(0))):
+        typer.echo(f"{name} ...")
+        try:
+            compare(request, remark=typer.echo)
+        except InputError as fault:
+            typer.echo(f"{name}: {fault}", err=True)  # as in the study itself
 
 
 @app.command()

@@ -61,6 +61,17 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def quotient(value: float, base: float) -> float:
+    """A figure as a multiple of another: 1 if both are 0, and a base of 0 counts as 1 otherwise.
+
+    Examples
+    --------
+    >>> quotient(3, 2), quotient(0, 0), quotient(3, 0)
+    (1.5, 1, 3.0)
+    """
+    return 1 if value == base == 0 else value / (base or 1)
+
+
 class NotRun(Exception):
     """A study that a claim rests on has not been made, or not whole."""
 
@@ -136,10 +147,10 @@ class Evidence:
         )
 
     def ratio(self, study: str, metric: str, policy: str, base: str = MAINLINE) -> Estimate:
-        """Ratios of the same seeds, policy to base; a base of 0 counts as 1, a policy's 0 as 0."""
+        """Ratios of the same seeds, policy to base, as `quotient` has them."""
         values, baseline = self.cell(study, policy, metric).values, self.cell(study, base, metric).values
         both = [(a, b) for a, b in zip(values, baseline, strict=True) if a is not None and b is not None]
-        found = self.estimate([a / (b or 1) for a, b in both], f"{study} {policy} {base} {metric} ratio")
+        found = self.estimate([quotient(a, b) for a, b in both], f"{study} {policy} {base} {metric} ratio")
         return replace(found, nr_results=self.nr_results(study, policy, base))
 
     def of_runs(
@@ -157,18 +168,18 @@ class Evidence:
     ) -> Estimate:
         """As `ratio`, of a figure that is read from each run."""
         own, others = ([read(run) for run in self.runs(study, each)] for each in (policy, base))
-        ratios = [a / (b or 1) for a, b in zip(own, others, strict=True)]
+        ratios = [quotient(a, b) for a, b in zip(own, others, strict=True)]
         found = self.estimate(ratios, f"{study} {policy} {base} ratio of runs")
         return replace(found, nr_results=self.nr_results(study, policy, base))
 
     def ratio_of_studies(self, study: str, base: str, read: Callable[[RunDirectory], float]) -> Estimate:
-        """Mainline's figure in one study to that of the same seed in another; a base of 0 counts as 1."""
+        """Mainline's figure in one study to that of the same seed in another."""
         by_seed: list[dict[int, float]] = []
         for each in (study, base):
             seeds = (run.seed for run in self.comparison(each).runs if run.policy == MAINLINE)
             by_seed.append(dict(zip(seeds, map(read, self.runs(each)), strict=True)))
         own, others = by_seed
-        ratios = [own[seed] / (others[seed] or 1) for seed in own if seed in others]
+        ratios = [quotient(own[seed], others[seed]) for seed in own if seed in others]
         return self.estimate(ratios, f"{study} {base} ratio of studies")
 
     def nr_results(self, study: str, *policies: str) -> int:
@@ -178,6 +189,10 @@ class Evidence:
             if run.policy in policies:
                 by_seed.setdefault(run.seed, []).append(run.digest)
         return len({tuple(digests) for digests in by_seed.values()})
+
+    def digests(self, study: str) -> dict[tuple[str, int], str]:
+        """Digests of all runs, by policy and seed."""
+        return {(run.policy, run.seed): run.digest for run in self.comparison(study).runs}
 
     def runs(self, study: str, policy: str = MAINLINE) -> list[RunDirectory]:
         """Run directories of a policy, seed by seed."""

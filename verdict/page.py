@@ -10,14 +10,14 @@ from typing import Final
 from mmfw.compare.statistics import METHOD, TOO_FEW
 from mmfw.compare.threshold import LEAST_EFFECT, threshold_words
 from mmfw.result import CORE_VALIDATED, NOT_MODELLED
-from mmfw.results import RunDirectory
-from mmfw.scenario import parse_duration
 from verdict import frozen, sources
+from verdict.check import Check, find_check, specs_of
 from verdict.claim import Claim, Finding, find
-from verdict.evidence import MAINLINE, Estimate, Evidence, NotRun, gained, number
-from verdict.predictions import ELIDE, FIVEFOLD, HINT, PREDICTIONS
+from verdict.evidence import MAINLINE, Estimate, Evidence, NotRun, number
+from verdict.predictions import ELIDE, PREDICTIONS
+from verdict.sensitivity import HINT, conclusion, sensitivity_rows
 from verdict.statements import STATEMENTS
-from verdict.studies import Studies, varied
+from verdict.studies import Studies
 
 LOOP_FIGURES: Final = (
     ("xe_fps_median", "frames/s a tab"),
@@ -38,7 +38,7 @@ GLOSSARY: Final = (
     "Names: *the hint* is opportunistic-compaction, *elision* elide-shrink-slab. compaction-scan-plain is compaction-scan with "
     "`distinguish=false`, chinner the three of elide-shrink-slab, compaction-scan and no-kswapd-kick, elide-and-scan the first two, "
     "stopgap-hint and stopgap-xe chinner with the hint or with xe-fragmentation-heuristic. *The control* is order0-pressure. Loss W is "
-    "pages evicted and needed again within 10 s, success S the share of requests for orders 9 and 10 that got their block, "
+    "the size of what was evicted and needed again within 10 s, in pages; success S the share of requests for orders 9 and 10 that got their block, "
     "unfairness the largest quotient of a cache's share of the losses and of the memory held. P1 to P8 here are predictions, not the policies of those numbers."
 )
 
@@ -47,7 +47,7 @@ def page(studies: Studies, folder: Path) -> str:
     """The whole page."""
     evidence = Evidence(folder)
     parts = [
-        _head(studies, evidence),
+        _head(studies, evidence, find_check(studies, folder)),
         _summary([*PREDICTIONS, *STATEMENTS], evidence),
         "## Predictions of the thread",
         *(_claim(find(claim, evidence), evidence) for claim in PREDICTIONS),
@@ -81,7 +81,7 @@ def page(studies: Studies, folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _head(studies: Studies, evidence: Evidence) -> str:
+def _head(studies: Studies, evidence: Evidence, check: Check | None) -> str:
     changed = sorted({text for spec in studies.studies for text in _changed(evidence, spec.name)})
     state = (
         "Scenario files and cost table are as they were frozen before the first study (`verdict/frozen.toml`)."
@@ -92,20 +92,20 @@ def _head(studies: Studies, evidence: Evidence) -> str:
         "# Verdict\n\n"
         'What the thread on v6 of "mm, drm/ttm, drm/xe: Avoid reclaim/eviction loops under fragmentation" predicted, held against '
         "runs of this simulator. Written by `python -m verdict write`; do not edit.\n\n"
-        f"Of core, {CORE_VALIDATED}. Drivers are modelled after 7.1 and not validated; policies are readings of what was "
-        f"said, see their READMEs. Not modelled: {'; '.join(NOT_MODELLED)}.\n\n{METHOD} Figures below are medians with that interval; a part is confirmed or refuted only if the whole "
+        f'Of core, {CORE_VALIDATED} (section "Why believe it"). What core of 7.1 and 7.2 does otherwise, and the drivers, are '
+        "modelled after their sources and not validated; README lists what of later compaction is not there. Policies are "
+        f"readings of what was said, see their READMEs. Not modelled: {'; '.join(NOT_MODELLED)}.\n\n{METHOD} "
+        f"{threshold_words(LEAST_EFFECT)} Figures below are medians with that interval; a part is confirmed or refuted only if the whole "
         f"interval lies on one side of its threshold, which stood in `verdict/` before the studies, though single-seed runs of the loop under eight policies had been seen by then. The figures that S5, S6 and S10 are held "
-        f"against, and the last part of P3, were made afterwards. {state}{_made_with(studies, evidence)}\n\n{GLOSSARY}"
+        f"against, and the last part of P3, were made afterwards. {state}{_made_with(studies, evidence, check)}\n\n{GLOSSARY}"
     )
 
 
-def _made_with(studies: Studies, evidence: Evidence) -> str:
+def _made_with(studies: Studies, evidence: Evidence, check: Check | None = None) -> str:
     """With which sources the runs were made, and whether the code has changed since; empty if there are none."""
     by_core: dict[str, list[str]] = {}
     older: dict[str, None] = {}
-    for name in [spec.name for spec in studies.studies] + [
-        each.spec.name for each in varied(studies.sensitivity)
-    ]:
+    for name in (spec.name for spec in specs_of(studies)):
         try:
             made_with = evidence.comparison(name).study.distributions
         except NotRun:
@@ -123,10 +123,8 @@ def _made_with(studies: Studies, evidence: Evidence) -> str:
     ]
     text = f"\n\nThe runs were made with core of {'; '.join(words)}."
     if older:
-        text += (
-            f" **This page is older than the code**: the sources of {', '.join(sorted(older))} have changed since, and "
-            "figures may have with them."
-        )
+        text += f" **This page is older than the code**: the sources of {', '.join(sorted(older))} have changed since"
+        text += f". {check}" if check is not None else ", and figures may have with them."
     return text
 
 
@@ -141,6 +139,11 @@ def _summary(claims: list[Claim], evidence: Evidence) -> str:
     rows = ["| | claim | verdict |", "|---|---|---|"]
     found = [find(claim, evidence) for claim in claims]
     rows += [f"| {each.claim.name} | {each.claim.text} | **{each.outcome}**{each.mark} |" for each in found]
+    rows += [
+        "",
+        "A claim is confirmed if all its parts are, and refuted if all are; refuted in part if some are, and undecided otherwise. "
+        "P8's parts are alternatives: it is confirmed in part if one is.",
+    ]
     if any(each.mark for each in found):
         rows += ["", "\\* rests on less than the claim says; its section has what was not measured."]
     return "\n".join(rows)
@@ -229,7 +232,9 @@ def _rows(evidence: Evidence, study: str) -> Iterator[str]:
                 own, base = evidence.figure(study, name, policy), evidence.figure(study, name)
                 apart = evidence.difference(study, name, policy)
             except NotRun:
-                continue  # there was nothing to measure, such as the success of requests that nobody made
+                # Such as the success of requests that nobody made.
+                yield f"| {study} | {policy} | {name} | nothing to measure | | | |"
+                continue
             verdict = evidence.verdict(study, name, policy) or TOO_FEW
             yield f"| {study} | {policy} | {name} | {own} | {base} | {apart} | {verdict} |"
 
@@ -300,41 +305,26 @@ def _effect_words(frames: Estimate) -> str:
 
 def _sensitivity(studies: Studies, evidence: Evidence) -> str:
     section = studies.sensitivity
-    end = parse_duration(section.duration) / 1e9
-
-    def read(run: RunDirectory) -> float:
-        return gained(run, section.metric, section.from_seconds, end)
-
     lines = [
         "## Parameters that no source gives",
         "",
-        f"`{section.scenario}` for {section.duration}, {section.seeds} seeds, each such parameter halved and doubled: "
-        f"`{section.metric}` from second {section.from_seconds:g} on, and as a multiple of mainline's. Before that all policies "
-        "make their objects. Costs are varied in groups, and the profile's ns are in brackets. Not varied: the rows of "
+        f"`{section.scenario}` for {section.duration}, {section.seeds} seeds, each such parameter halved and doubled where that "
+        f"can run: `{section.metric}` from second {section.from_seconds:g} on, and as a multiple of mainline's. Before that all "
+        "policies make their objects. Costs are varied in groups, and the profile's ns are in brackets. Not varied: the rows of "
         "/proc/buddyinfo.",
         "",
         "| parameter | value | mainline | " + " | ".join(section.policies) + " |",
         "|---" * (len(section.policies) + 3) + "|",
     ]
-    below: list[str] = []
-    nr_measured = 0
-    for each in varied(section):
-        try:
-            base = evidence.of_runs(each.spec.name, read)
-            ratios = [evidence.ratio_of_runs(each.spec.name, read, policy) for policy in section.policies]
-            lines.append(f"| {each.parameter} | {each.value} | {base} | {' | '.join(map(str, ratios))} |")
-            nr_measured += 1
-            if ratios[section.policies.index(HINT)].low < FIVEFOLD:
-                below.append(f"{each.parameter} at {each.value}")
-        except NotRun as fault:
-            lines.append(f"| {each.parameter} | {each.value} | {fault} |" + " |" * len(section.policies))
-    if nr_measured:
-        lines += [
-            "",
-            f"Of {nr_measured} rows the hint's interval lies above {FIVEFOLD} times mainline, as P1 has it, in "
-            f"{nr_measured - len(below)}. Not in: {'; '.join(below) or 'none'}.",
-        ]
-    return "\n".join(lines)
+    rows = list(sensitivity_rows(evidence, section))
+    for row in rows:
+        about = f"| {row.varied.parameter} | {row.varied.value} |"
+        if row.base is None:
+            lines.append(f"{about} {row.why} |" + " |" * len(section.policies))
+        else:
+            lines.append(f"{about} {row.base} | {' | '.join(map(str, row.ratios.values()))} |")
+    found = conclusion(rows)
+    return "\n".join([*lines, "", found] if found else lines)
 
 
 def _repeat(studies: Studies, evidence: Evidence) -> str:
@@ -342,26 +332,26 @@ def _repeat(studies: Studies, evidence: Evidence) -> str:
         "## To repeat it",
         "",
         "    python -m verdict run --out DIR      # hours; goes on where it was stopped",
-        "    python -m verdict write --out DIR",
+        "    python -m verdict write --out DIR    # this page",
+        "    python -m verdict check --out DIR    # a seed of each study again: whether the code as it is gives the same",
         "",
-        "| study | command | scenario, sha256 | core's sources, sha256 | mainline's digest, seed 0 |",
-        "|---|---|---|---|---|",
+        "| study | command | kernel | scenario, sha256 | core's sources, sha256 | mainline's digest, seed 0 |",
+        "|---|---|---|---|---|---|",
     ]
     lines += list(_commands(studies, evidence))
     return "\n".join(lines)
 
 
 def _commands(studies: Studies, evidence: Evidence) -> Iterator[str]:
-    for name in [spec.name for spec in studies.studies] + [
-        each.spec.name for each in varied(studies.sensitivity)
-    ]:
+    for name in (spec.name for spec in specs_of(studies)):
         try:
             comparison = evidence.comparison(name)
         except NotRun as fault:
-            yield f"| {name} | {fault} | | | |"
+            yield f"| {name} | {fault} | | | | |"
             continue
         command = shlex.join(comparison.study.command).replace("|", "\\|")
         scenario = comparison.study.scenarios[0]
         digest = next(run.digest for run in comparison.runs if run.policy == MAINLINE)
         core = comparison.study.distributions["mmfw"].sha256
-        yield f"| {name} | `{command}` | {scenario.name} {scenario.sha256[:16]} | {core[:16]} | {digest[:16]} |"
+        kernel = comparison.study.kernel or scenario.kernel
+        yield f"| {name} | `{command}` | {kernel} | {scenario.name} {scenario.sha256[:16]} | {core[:16]} | {digest[:16]} |"

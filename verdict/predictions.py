@@ -12,10 +12,10 @@ from mmfw.compare.threshold import LEAST_EFFECT
 from mmfw.results import RunDirectory
 from verdict.claim import Claim, Part
 from verdict.evidence import Evidence, phase
+from verdict.sensitivity import FIVEFOLD, HINT, hint_varied
 
 GIB: Final = 262_144  # pages
-HINT, ELIDE, SCAN, PLAIN = (
-    "opportunistic-compaction",
+ELIDE, SCAN, PLAIN = (
     "elide-shrink-slab",
     "compaction-scan",
     "compaction-scan-plain",
@@ -23,8 +23,6 @@ HINT, ELIDE, SCAN, PLAIN = (
 CHINNER: Final = "chinner"
 #: Compaction's scans without the distinction, and shrink_slab elided for high orders.
 ALONE: Final = "elide-shrink-slab+compaction-scan-plain"
-#: How many times mainline's the hint's frame rate is to be, as P1 has it.
-FIVEFOLD: Final = 5
 #: Working set of the scenario copy-vs-xe, pages.
 COPY_SET: Final = 2 * GIB
 
@@ -236,6 +234,7 @@ PREDICTIONS: Final = (
         "Boosted watermarks: what is still evicted under the hint goes where kswapd is woken at order 0 for them, see the loop with "
         "vm.watermark_boost_factor = 0 below. How much page cache there is, what is unmovable at the start and what swap costs are "
         "assumptions, varied below. No contention on zone->lock; one GPU engine.",
+        beside=hint_varied,
     ),
     Claim(
         "P2",

@@ -9,7 +9,8 @@ from mmfw.results import RunDirectory
 from verdict.arithmetic import objects_asked_for
 from verdict.claim import Claim, Part
 from verdict.evidence import Estimate, Evidence, gained
-from verdict.predictions import ELIDE, HINT, PLAIN, SCAN, scan_alone
+from verdict.predictions import ELIDE, PLAIN, SCAN, scan_alone
+from verdict.sensitivity import HINT
 
 BOTH: Final = "elide-and-scan"
 KICK: Final = "no-kswapd-kick"

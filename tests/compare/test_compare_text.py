@@ -111,5 +111,7 @@ def test_seeds_with_one_value_in_different_runs_are_said() -> None:
     alike = [cell("mainline", name, (7,) * 5), cell("p", name, (7, 7, 7, 7, None), "better")]
     text = lines((0.5,) * 5, *alike)
     (p,) = [line for line in text if line.split()[:2] == ["p", "7"]]
-    assert p.split() == [*"p 7 (all 4 seeds alike) -123456 [-234567, -12345] better".split()]
+    assert p.split() == [
+        *["p", "7", "(all", "4", "seeds", "alike)", "-123456", "[-234567,", "-12345]", "better"]
+    ]
     assert any(line.split()[:2] == ["mainline", "7"] and "(all 5 seeds alike)" in line for line in text)
