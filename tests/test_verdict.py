@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from verdict import frozen, sources
 from verdict.arithmetic import objects_asked_for
+from verdict.check import find_check
 from verdict.claim import Claim, Part, find
-from verdict.evidence import Estimate, Evidence, NotRun, gained, number
+from verdict.evidence import Estimate, Evidence, NotRun, gained, number, quotient
 from verdict.page import _effect_words, _made_with, _others, _same_results, _split_by_seed, page
 from verdict.predictions import ALONE, PLAIN, PREDICTIONS, SCAN
+from verdict.sensitivity import conclusion, sensitivity_rows
 from verdict.statements import STATEMENTS
 from verdict.studies import load_studies, request_of, varied
 
@@ -35,7 +37,12 @@ SCENARIO = StudyScenario(
 
 
 def write_study(
-    folder: Path, name: str, figures: dict[str, dict[str, list[float]]], *, one_result: bool = False
+    folder: Path,
+    name: str,
+    figures: dict[str, dict[str, list[float]]],
+    *,
+    one_result: bool = False,
+    digest: str = "",
 ) -> None:
     """A study's ``compare.json`` with figures of policies, seed by seed; a difference of 1 matters."""
     against = VsMainline(
@@ -52,7 +59,11 @@ def write_study(
     ]  # fmt: skip
     runs = [
         RunReference(
-            scenario="s", policy=policy, seed=seed, path="", digest=f"{policy} {0 if one_result else seed}"
+            scenario="s",
+            policy=policy,
+            seed=seed,
+            path="",
+            digest=f"{digest}{policy} {0 if one_result else seed}",
         )
         for policy in figures
         for seed in SEEDS
@@ -281,6 +292,71 @@ def test_studies_of_two_kernels_are_held_against_each_other_seed_by_seed(tmp_pat
         evidence.estimate(values["new"], "new").at_most(0.1 * evidence.estimate(values["old"], "").low)
         == "undecided"
     )
+
+
+@pytest.mark.parametrize(("value", "base", "found"), [(3, 2, 1.5), (0, 0, 1), (3, 0, 3), (0, 2, 0)])
+def test_a_figure_as_a_multiple_of_another(value, base, found):
+    assert quotient(value, base) == found
+
+
+def test_only_variations_that_change_the_runs_count(tmp_path, monkeypatch):
+    """Unvaried, one the same, one that loses the gain, one that keeps it, and the rest not run."""
+    section = load_studies().sensitivity
+    names = [each.spec.name for each in varied(section)]
+
+    def study(name: str, hint: float, digest: str) -> None:
+        figures = {"mainline": {"x": around(10)}, **{p: {"x": around(10 * hint)} for p in section.policies}}
+        write_study(tmp_path, name, figures, digest=digest)
+
+    for name, hint, digest in (
+        (names[0], 8, "a"),
+        (names[1], 8, "a"),
+        (names[2], 2, "b"),
+        (names[3], 9, "c"),
+    ):
+        study(name, hint, digest)
+    evidence = Evidence(tmp_path)
+    monkeypatch.setattr(evidence, "of_runs", lambda study, read: evidence.figure(study, "x"))
+    monkeypatch.setattr(
+        evidence, "ratio_of_runs", lambda study, read, policy: evidence.ratio(study, "x", policy)
+    )
+    rows = list(sensitivity_rows(evidence, section))
+    assert [(row.changes, row.holds) for row in rows[:4]] == [
+        (False, True),
+        (False, True),
+        (True, False),
+        (True, True),
+    ]
+    said = conclusion(rows)
+    assert said.startswith(
+        "Of 2 variations that change the runs, the hint's interval lies above 5 times mainline in 1."
+    )
+    assert f"The very runs of none: {rows[1].name}." in said
+    assert f"Could not run: {rows[4].name}" in said
+    assert conclusion(rows[:2]) == ""
+
+
+def test_a_check_counts_runs_that_gave_another_digest(tmp_path, monkeypatch):
+    studies = load_studies()
+    monkeypatch.setattr(sources, "changed_since", lambda made_with, now: [])
+    monkeypatch.setattr(sources, "installed", dict)
+    figures = {"mainline": {"x": around(10)}, "p": {"x": around(20)}}
+    assert find_check(studies, tmp_path) is None
+    write_study(tmp_path, "pair", figures)
+    assert find_check(studies, tmp_path) is None  # not run again
+    (tmp_path / "check").mkdir()
+    write_study(tmp_path / "check", "pair", figures)
+    found = find_check(studies, tmp_path)
+    assert found is not None
+    assert (found.nr_runs, found.others) == (10, ())
+    shutil.rmtree(tmp_path / "check" / "pair")
+    write_study(tmp_path / "check", "pair", figures, digest="other")
+    found = find_check(studies, tmp_path)
+    assert found is not None
+    assert (found.nr_runs, set(found.others)) == (10, {"pair with mainline", "pair with p"})
+    assert "of 10 runs 0 gave the digest" in str(found)
+    monkeypatch.setattr(sources, "changed_since", lambda made_with, now: ["mmfw"])
+    assert find_check(studies, tmp_path) is None  # by other code
 
 
 def test_a_stopgap_that_changes_less_than_what_matters_neither_helps_nor_hurts():
