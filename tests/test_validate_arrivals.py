@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmfw.errors import InputError
-from mmfw.validate.arrivals import request_starts
+from mmfw.validate.arrivals import request_starts, restore_starts
 
 DATA = Path(__file__).parent / "data" / "compact" / "512M-u8-o9"
 LINES = """\
@@ -53,16 +53,20 @@ def test_a_trace_without_requests_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("6.000000", "4.000000", r"request 2 began at 4\.000000 s; .* the one before it is 1 at 5\.000400 s"),
-        ("6.000000", "999999999.000000", "request 2 began at 999999999"),
-        ("req {second}", "req 7", "the one before it is 7"),
-        ("req {third}", "req {second}", "request 1 began at 6"),
-        ("init-1       [000] .....     6.0", "init-2       [000] .....     6.0", "request 2 is task 2's"),
-        ("6.000000:", "6.0000000:", "a request whose time cannot be read"),
+        ("6.000000", "4.000000", r"'probe: req 2' began at 4\.000000 s, the one before it at 5\.000400 s"),
+        ("6.000000", "999999999.000000", "'probe: req 2' began at 999999999"),
+        ("req {second}", "req 7", "request 2 after request 7"),
+        ("req {third}", "req {second}", "request 1 after request 1"),
+        (
+            "init-1       [000] .....     6.0",
+            "init-2       [000] .....     6.0",
+            "task 2 reports 'probe: req 2'",
+        ),
+        ("6.000000:", "6.0000000:", "a line of the load whose time cannot be read"),
         (
             "init-1       [000] .....     6.0",
             "init-1    (1) [000] .....     6.0",
-            "a request whose time cannot be read",
+            "a line of the load whose time cannot be read",
         ),
     ],
 )
@@ -86,6 +90,39 @@ def test_a_long_line_takes_no_longer_than_its_length(tmp_path: Path) -> None:
     path = tmp_path / "THP.trace.gz"
     path.write_text(LINES.format(first=0, second=1, third=2) + "a" + "-1 [000] " * 35_000 + "\n")
     assert len(request_starts(path)) == 3
+
+
+def restores(tmp_path: Path, numbers: list[int]) -> Path:
+    """A loop of one step a millisecond, each restore begun 100 us before it is reported."""
+    path = tmp_path / "gpu.trace.gz"
+    lines = []
+    for step, number in enumerate(numbers):
+        at = 7_000_000 + 1000 * step
+        context = "           init-1       [000] .....     {}.{:06d}: "
+        lines += [
+            context.format(*divmod(at, 10**6)) + "mm_vmscan_wakeup_kswapd: nid=0 order=9",
+            context.format(*divmod(at + 100, 10**6))
+            + f"probe_write: probe: gpu_restore bo={number} pages=512 o9=1",
+        ]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("numbers", "known"),
+    [
+        ([0, 1, 2, 0, 1, 2, 0], 7),
+        ([0, 1, 2, 0, 2, 0], 4),  # object 1 was there when its turn came
+        ([0, 1, 2, 3], 4),
+        ([1, 2, 0], 0),
+        ([3, 1, 4, 1, 5], 0),  # at random
+        ([], 0),
+    ],
+)
+def test_steps_are_known_as_long_as_each_restores_its_object_in_turn(
+    tmp_path: Path, numbers: list[int], known: int
+) -> None:
+    assert restore_starts(restores(tmp_path, numbers)) == {step: step * 1_000_000 for step in range(known)}
 
 
 def test_a_real_trace_has_them_all_in_order() -> None:

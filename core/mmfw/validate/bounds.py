@@ -2,7 +2,7 @@
 not equality.
 
 A rebuilt run starts from a machine that is like the captured one and not the same: where boot's own pages lie differs by
-a few blocks, the emulator's timing is known as medians only (but for when `compact`'s requests were made), and the
+a few blocks, the emulator's timing is known as medians only (but for when requests were made), and the
 captured runs themselves differ from boot to boot.
 """
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median_high
 from typing import Final
 
 from mmfw.errors import InputError
 from mmfw.validate import bounds
+from mmfw.validate.arrivals import restore_starts
 from mmfw.validate.captured import trace_lines
 from mmfw.validate.common import Comparison
 from mmfw.validate.experiment import CaptureSpec, Figures, run_experiment
@@ -125,8 +126,9 @@ def _compare(
 
 
 def validate_gpu(spec: CaptureSpec) -> Iterator[Comparison]:
-    """Rebuild a capture and compare its loop."""
+    """Rebuild a capture, its objects touched when the captured ones were where that is known, and compare its loop."""
     real = real_figures(spec.path)
     others = [real_figures(path) for path in _siblings(spec)] if spec.variant in _BANDED else [real]
-    parts = run_experiment(spec)
+    starts = restore_starts(spec.path / "gpu.trace.gz")
+    parts = run_experiment(replace(spec, starts={"loop": starts}))
     yield from _compare(spec, real, parts["loop"], others)

@@ -12,6 +12,7 @@ from mmfw import InputError, gfp
 from mmfw.validate.experiment import CaptureSpec, Meter, build_mm, find_rebuild
 from mmfw_probe.compact import parse_variant
 from mmfw_probe.masks import JOB_ORDER, MASKS
+from mmfw_probe.objects import ObjectLoop
 from mmfw_probe.rng import Xorshift
 
 
@@ -140,6 +141,31 @@ def test_gpu_on_clean_memory_restores_each_object_once(monkeypatch):
     counters = parts["loop"].counters
     assert (counters["restores"], counters["evictions"]) == (60, 0)
     assert (counters["got9"], counters["fail9"], counters["gotmid"], counters["got0"]) == (60, 0, 0, 0)
+
+
+def test_gpu_steps_begin_when_the_captured_ones_did(monkeypatch):
+    """In turn, so step k touches object k % 60; step 3 came 20 ms late, and nothing is known behind it."""
+    monkeypatch.setattr(mmfw_probe.gpu, "STEPS", 6)
+    spec = make_spec(
+        "gpu", "clean", mem="512M", starts={"loop": {0: 0, 1: 1_500_000, 2: 2_600_000, 3: 22_600_000}}
+    )
+    mm = build_mm(spec)
+    touched = []
+    touch = ObjectLoop.touch
+
+    def noting(self, number):
+        touched.append(mm.sched.now)
+        touch(self, number)
+
+    monkeypatch.setattr(ObjectLoop, "touch", noting)
+    with mm.sched:
+        find_rebuild("gpu")(mm, spec, Meter(mm))
+    gaps = [b - a for a, b in pairwise(touched)]
+    switch = 4 * mm.sched.costs.context_switch
+    assert gaps[0] == pytest.approx(1_500_000, abs=switch)
+    assert gaps[1] == pytest.approx(1_100_000, abs=switch)
+    assert gaps[2] == pytest.approx(20_000_000, abs=switch)
+    assert all(1_020_000 < gap < 1_300_000 for gap in gaps[3:])
 
 
 def test_gpu_order0_asks_for_single_pages_and_evicts_nothing(monkeypatch):

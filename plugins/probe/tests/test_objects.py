@@ -122,8 +122,8 @@ def test_run_touches_what_is_picked_and_pauses_after_each(machine):
     mm = machine()
     loop = make_loop(mm, 5)
     seen = []
-    loop.run(7, lambda step: step * 2 % 5, lambda: seen.append(loop.counts.restores))
-    assert seen == [1, 2, 3, 4, 5, 5, 5]
+    loop.run(7, lambda step: step * 2 % 5, lambda step: seen.append((step, loop.counts.restores)))
+    assert seen == list(enumerate([1, 2, 3, 4, 5, 5, 5], start=1))
 
 
 # --- the shrinker --------------------------------------------------------------------------------------

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from mmfw import InputError
 from mmfw_probe.fill import Fill
-from mmfw_probe.guest import MSEC, Pause, TraceBuffer, register_system_shrinkers, run_process, sleep_process
+from mmfw_probe.guest import (
+    MSEC,
+    KnownPause,
+    Pause,
+    TraceBuffer,
+    register_system_shrinkers,
+    run_process,
+    sleep_process,
+)
 from mmfw_probe.hog import Hog, open_disk
 from mmfw_probe.masks import JOB_ORDER, MASKS
 
@@ -113,22 +121,22 @@ class _Job:
     def _request(self, mask: str) -> None:
         mm, order = self._mm, self._spec.order
         held = []
-        pause = Pause(mm, 200, 10, REQUEST_LATENCY_NS, REQUEST_STALLS_ONE_IN)
         starts = self._spec.starts.get(mask, {})
+        pause = KnownPause(
+            Pause(mm, 200, 10, REQUEST_LATENCY_NS, REQUEST_STALLS_ONE_IN), starts, mm.sched.now
+        )
         # Times count from the first request that is known, and so do successes: from this part's begin, unless the trace
         # has lost it.
         first = min(starts, default=0)
-        begin = mm.sched.now
         success = 0
         for number in range(self._spec.requests):
             if number == first:
-                begin = mm.sched.now
+                pause.begin = mm.sched.now
             pfn = mm.alloc_pages(MASKS[mask], order)
             if pfn >= 0:
                 held.append(pfn)
                 success += number >= first
-            following = starts.get(number + 1)
-            pause(0 if following is None or number < first else begin + following)
+            pause(number + 1)
         self._meter.note("success", success)
         self._meter.note("requested", self._spec.requests - first)
         for pfn in held:

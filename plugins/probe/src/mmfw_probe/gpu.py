@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from mmfw import InputError, gfp
 from mmfw_probe.fill import Fill
-from mmfw_probe.guest import MSEC, Pause, TraceBuffer, register_system_shrinkers, run_process, sleep_process
+from mmfw_probe.guest import (
+    MSEC,
+    KnownPause,
+    Pause,
+    TraceBuffer,
+    register_system_shrinkers,
+    run_process,
+    sleep_process,
+)
 from mmfw_probe.hog import Hog, open_disk, read_all
 from mmfw_probe.objects import HIGH_GFP, ObjectLoop
 from mmfw_probe.rng import Xorshift
@@ -86,7 +94,7 @@ class _Job:
         loop.run(
             STEPS,
             (lambda step: rng.below(NR_OBJECTS)) if random else (lambda step: step % NR_OBJECTS),
-            Pause(mm, DELAY_US, 20),
+            KnownPause(Pause(mm, DELAY_US, 20), spec.starts.get("loop", {}), mm.sched.now),
         )
         self._note(loop)
         self._meter.end()

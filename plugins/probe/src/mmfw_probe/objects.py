@@ -180,11 +180,11 @@ class ObjectLoop:
             counts.restores += 1
         self._lock.unlock()
 
-    def run(self, steps: int, pick: Callable[[int], int], pause: Callable[[], None]) -> None:
-        """Touch objects, one a step."""
+    def run(self, steps: int, pick: Callable[[int], int], pause: Callable[[int], None]) -> None:
+        """Touch objects, one a step; `pause` is told the step that follows."""
         for step in range(steps):
             self.touch(pick(step))
-            pause()
+            pause(step + 1)
 
     def release(self) -> None:
         """Give everything back."""
