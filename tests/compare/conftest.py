@@ -124,8 +124,10 @@ def mmfw_lab(lab_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Compl
     """Run the command line with the distribution installed, in a process of its own."""
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        # A shell has its background jobs ignore Ctrl-C, and what they start inherits that.
+        heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         return subprocess.run(
-            [sys.executable, "-c", "from mmfw.cli import main; main()", *map(str, arguments)],
+            [sys.executable, "-c", f"{heeds}; from mmfw.cli import main; main()", *map(str, arguments)],
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([str(lab_folder), str(ROOT / "core")]),
@@ -134,6 +136,7 @@ def mmfw_lab(lab_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Compl
             capture_output=True,
             text=True,
             check=False,
+            timeout=300,
         )
 
     return call
