@@ -25,7 +25,7 @@ from verdict.studies import load_studies, request_of, varied
 from mmfw.compare.model import Cell, Comparison, RunReference, Study, StudyPolicy, StudyScenario, VsMainline
 from mmfw.costs import describe
 from mmfw.results import Recording, read_run
-from mmfw.results.manifest import core_digest
+from mmfw.results.manifest import Distribution, core_digest
 from mmfw.run import RunRequest, run
 
 CLAIMS = (*PREDICTIONS, *STATEMENTS)
@@ -43,6 +43,7 @@ def write_study(
     *,
     one_result: bool = False,
     digest: str = "",
+    core: str = "",
 ) -> None:
     """A study's ``compare.json`` with figures of policies, seed by seed; a difference of 1 matters."""
     against = VsMainline(
@@ -72,7 +73,8 @@ def write_study(
         format=1, command=(), scenarios=(SCENARIO,), policies=tuple(
             StudyPolicy(name=policy, policies=policy, description="") for policy in figures
         ), seeds=SEEDS, short=False, duration=None, kernel=None,
-        overrides={}, mmfw="", python="", numpy="", numba="", scipy="", distributions={},
+        overrides={}, mmfw="", python="", numpy="", numba="", scipy="",
+        distributions={"mmfw": Distribution(version="1", sha256=core)} if core else {},
     )  # fmt: skip
     found = Comparison(
         format=1, study=study, method="", cells=tuple(cells), applicability=(), runs=tuple(runs), missing=()
@@ -338,25 +340,26 @@ def test_only_variations_that_change_the_runs_count(tmp_path, monkeypatch):
 
 def test_a_check_counts_runs_that_gave_another_digest(tmp_path, monkeypatch):
     studies = load_studies()
-    monkeypatch.setattr(sources, "changed_since", lambda made_with, now: [])
-    monkeypatch.setattr(sources, "installed", dict)
+    monkeypatch.setattr(sources, "commits", lambda: {"abc": "0123456789ab"})
     figures = {"mainline": {"x": around(10)}, "p": {"x": around(20)}}
     assert find_check(studies, tmp_path) is None
     write_study(tmp_path, "pair", figures)
     assert find_check(studies, tmp_path) is None  # not run again
     (tmp_path / "check").mkdir()
-    write_study(tmp_path / "check", "pair", figures)
+    write_study(tmp_path / "check", "pair", figures, core="abc")
     found = find_check(studies, tmp_path)
     assert found is not None
     assert (found.nr_runs, found.others) == (10, ())
+    assert "again with core of commit 0123456789ab: of 10 runs 10 gave" in str(found)
     shutil.rmtree(tmp_path / "check" / "pair")
-    write_study(tmp_path / "check", "pair", figures, digest="other")
+    write_study(tmp_path / "check", "pair", figures, digest="other", core="abd")
     found = find_check(studies, tmp_path)
     assert found is not None
     assert (found.nr_runs, set(found.others)) == (10, {"pair with mainline", "pair with p"})
-    assert "of 10 runs 0 gave the digest" in str(found)
-    monkeypatch.setattr(sources, "changed_since", lambda made_with, now: ["mmfw"])
-    assert find_check(studies, tmp_path) is None  # by other code
+    assert "again with core of sources abd: of 10 runs 0 gave the digest" in str(found)
+    write_study(tmp_path, "copy", figures)
+    write_study(tmp_path / "check", "copy", figures, core="abc")
+    assert find_check(studies, tmp_path) is None  # one by this core, one by that
 
 
 def test_a_stopgap_that_changes_less_than_what_matters_neither_helps_nor_hurts():

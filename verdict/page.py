@@ -333,7 +333,7 @@ def _repeat(studies: Studies, evidence: Evidence) -> str:
         "",
         "    python -m verdict run --out DIR      # hours; goes on where it was stopped",
         "    python -m verdict write --out DIR    # this page",
-        "    python -m verdict check --out DIR    # a seed of each study again: whether the code as it is gives the same",
+        "    python -m verdict check --out DIR    # a seed of each study again: whether the installed code gives the same",
         "",
         "| study | command | kernel | scenario, sha256 | core's sources, sha256 | mainline's digest, seed 0 |",
         "|---|---|---|---|---|---|",

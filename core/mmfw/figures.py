@@ -33,7 +33,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Final
 
 from mmfw.errors import InputError, did_you_mean
-from mmfw.mm.fragmentation import free_counts, unusable_free_index
+from mmfw.mm.fragmentation import unusable_free_index
 from mmfw.mm.vmstat import VmEvent
 from mmfw.result import Figure, PhaseResult
 from mmfw.state import MAX_ORDER, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER
@@ -119,7 +119,7 @@ Figures = dict[str, int | float | None]
 
 def node_free_counts(mm: Mm) -> list[int]:
     """Free blocks of all zones by order."""
-    rows = [free_counts(zone) for zone in mm.pgdat.node_zones if zone.managed_pages]
+    rows = [zone.nr_free_by_order() for zone in mm.pgdat.node_zones if zone.managed_pages]
     return [sum(column) for column in zip(*rows, strict=True)]
 
 

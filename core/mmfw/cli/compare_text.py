@@ -37,12 +37,11 @@ def comparison_text(found: Comparison) -> list[str]:
     how = "short durations" if asked.short else f"{asked.duration} each" if asked.duration else ""
     lines = [
         f"{nr}, {how + ', ' if how else ''}differences to mainline of the same seed with their intervals",
-        *(
-            ["  a policy may have done nothing yet in so short a time: its own figures in compare.json say"]
-            if how
-            else []
-        ),
     ]
+    if asked.short:
+        lines.append(
+            "  a policy may have done nothing yet in so short a time: its own figures in compare.json say"
+        )
     for scenario in found.study.scenarios:
         table = _Scenario(found, scenario)
         lines += ["", f"{scenario.name}: {scenario.description}", *table.primary()]

@@ -19,7 +19,6 @@ from mmfw.mm.fragmentation import (
     fragmentation_index,
     fragmentation_score_node,
     fragmentation_score_wmark,
-    free_counts,
 )
 from mmfw.mm.mmzone import PglistData, Zone, low_wmark_pages, min_wmark_pages
 from mmfw.mm.trace import (
@@ -143,7 +142,7 @@ class Compaction:
         result = self._suitable(zone, order, alloc_flags, highest_zoneidx, zone.nr_free_pages)
         costly = order > PAGE_ALLOC_COSTLY_ORDER
         if result == CompactResult.CONTINUE and costly:
-            index = fragmentation_index(free_counts(zone), order)
+            index = fragmentation_index(zone.nr_free_by_order(), order)
             if 0 <= index <= self._memory.vm.extfrag_threshold:
                 result = CompactResult.NOT_SUITABLE_ZONE
         if self._trace.enabled(MmCompactionSuitable):

@@ -64,14 +64,9 @@ def extfrag_for_order(nr_free: Sequence[int], order: int) -> int:
     return (pages - (suitable << order)) * 100 // pages
 
 
-def free_counts(zone: Zone) -> list[int]:
-    """Free blocks of a zone by order."""
-    return zone.free_counts()
-
-
 def fragmentation_score_zone(zone: Zone) -> int:
     """Percent (``fragmentation_score_zone()``)."""
-    return extfrag_for_order(free_counts(zone), PAGEBLOCK_ORDER)
+    return extfrag_for_order(zone.nr_free_by_order(), PAGEBLOCK_ORDER)
 
 
 def fragmentation_score_node(pgdat: PglistData) -> int:

@@ -154,7 +154,7 @@ class Zone:
         """Free blocks of an order, all types (``free_area[order].nr_free``)."""
         return self._words[self._at + pg.Z_NR_FREE + order]
 
-    def free_counts(self) -> list[int]:
+    def nr_free_by_order(self) -> list[int]:
         """Free blocks of each order, all types."""
         at = self._at + pg.Z_NR_FREE
         return self._words[at : at + MAX_ORDER].tolist()

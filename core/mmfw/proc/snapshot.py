@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmfw.jit import page as pg
-from mmfw.mm.fragmentation import fragmentation_index, free_counts, unusable_free_index
+from mmfw.mm.fragmentation import fragmentation_index, unusable_free_index
 from mmfw.proc.buddyinfo import BuddyInfo, BuddyRow, format_buddyinfo
 from mmfw.proc.extfrag import IndexRow, format_extfrag_index, format_unusable_index
 from mmfw.proc.gauges import Entries, meminfo_of, node_stats, vmstat_of, zone_stats
@@ -41,7 +41,7 @@ def _populated(pgdat: PglistData) -> list[Zone]:
 def buddyinfo_of(pgdat: PglistData) -> BuddyInfo:
     """``/proc/buddyinfo`` of a node."""
     return BuddyInfo(
-        tuple(BuddyRow(zone.node, zone.name, tuple(free_counts(zone))) for zone in _populated(pgdat))
+        tuple(BuddyRow(zone.node, zone.name, tuple(zone.nr_free_by_order())) for zone in _populated(pgdat))
     )
 
 
@@ -123,7 +123,7 @@ def proc_files(mm: Mm) -> dict[str, str]:
     machine read from such a folder asks for (`mmfw.machine.procdir`).
     """
     pgdat = mm.pgdat
-    counts = {zone.name: free_counts(zone) for zone in _populated(pgdat)}
+    counts = {zone.name: zone.nr_free_by_order() for zone in _populated(pgdat)}
 
     def rows(index: Callable[[list[int], int], int]) -> tuple[IndexRow, ...]:
         return tuple(
