@@ -15,7 +15,7 @@ from mmfw.machine.snapshot import node_state_from_record, record_from_node_state
 from mmfw.proc.buddyinfo import parse_buddyinfo
 from mmfw.proc.pagetypeinfo import parse_pagetypeinfo
 from mmfw.proc.zoneinfo import ZoneInfo, parse_zoneinfo
-from mmfw.state import MIGRATE_TYPES, PAGEBLOCK_ABSENT
+from mmfw.state import MIGRATE_TYPES, PAGEBLOCK_ABSENT, MigrateType
 
 DATA = Path(__file__).parent / "data" / "static"
 SIZES = ("256M", "512M", "1G", "2G", "4G", "4G-smp4", "8G", "16G")
@@ -96,22 +96,76 @@ def test_boot_claims_pageblocks_as_the_captured_kernels_did(size: str) -> None:
         assert counted[2] == blocks.counts[2]
         # The blocks that memblock kept at the top are Unmovable in the captures and have no free page.
         assert counted[0] <= blocks.counts[0]
-        # The initramfs, less what of it lies among memblock's pages.
-        assert 560 <= int(zone.pageblock_lru[:, 1].sum()) <= 839 or zone is not state.zones[-1]
+        # The initramfs; of 512M's, a part lies among memblock's pages, nobody knows where.
+        if zone is state.zones[-1]:
+            nr_lru = int(zone.pageblock_lru[:, 1].sum())
+            assert nr_lru == (846 if size == "512M" else 921)
+            assert zone.lru_pfns is not None
+            assert len(zone.lru_pfns) == nr_lru
 
 
-@pytest.mark.parametrize(("size", "error"), [("256M", 40), ("512M", 20), ("1G", 10), ("2G", 25)])
-def test_boot_leaves_as_many_pages_free_by_type_as_in_the_captures(size: str, error: int) -> None:
+@pytest.mark.parametrize("size", ["256M", "512M", "1G", "2G", "4G", "8G", "16G"])
+def test_boot_leaves_as_many_pages_free_as_in_the_captures(size: str) -> None:
+    """In the buddy lists and on the first CPU's, zone by zone."""
+    real = captured(size)
+    for zone in machine_from_ram(size).node_state().zones:
+        pagesets = real[zone.name].pagesets
+        assert pagesets is not None
+        free, listed = real[zone.name].page_value("free"), pagesets[0].count
+        # Unmovable pages on 2G's list and a block of the DMA pool's on 16G's are missing there.
+        off = {("2G", "DMA32"): 12, ("16G", "DMA32"): 512, ("16G", "Normal"): 2}.get((size, zone.name), 0)
+        assert abs(zone.vm_free - free) <= off
+        assert abs(zone.pcp[0].count - listed) <= off
+
+
+@pytest.mark.parametrize("size", ["256M", "512M", "1G", "2G", "4G", "8G", "16G"])
+def test_boot_leaves_as_many_pages_free_by_type_as_in_the_captures(size: str) -> None:
     zone = machine_from_ram(size).node_state().zones[-1]
     types = parse_pagetypeinfo((DATA / size / "pagetypeinfo").read_text()).nodes[0]
+    # Pages by which Unmovable and Movable are off; of 512M's, a block's free half counts as Unmovable here.
+    off = {"256M": (47, 18), "512M": (512, 512), "2G": (12, 0), "4G": (62, 0), "16G": (0, 2)}.get(
+        size, (0, 0)
+    )
+    errors = {"Unmovable": off[0], "Movable": off[1], "Reclaimable": 0}
     for row in types.free:
-        if row.zone == zone.name and row.migratetype in ("Unmovable", "Movable", "Reclaimable"):
+        if row.zone == zone.name and row.migratetype in errors:
             mt = types.migratetypes.index(row.migratetype)
-            real = sum(n << order for order, n in enumerate(row.counts))
-            ours = sum(len(lists[mt]) << order for order, lists in enumerate(zone.free_lists))
-            assert abs(ours - real) <= (0 if row.migratetype == "Reclaimable" else error), row
-            if size in ("1G", "2G") and row.migratetype == "Movable":
-                assert [len(lists[mt]) for lists in zone.free_lists] == list(row.counts)
+            ours = [len(lists[mt]) for lists in zone.free_lists]
+            pages = [sum(n << order for order, n in enumerate(counts)) for counts in (row.counts, ours)]
+            assert abs(pages[0] - pages[1]) == errors[row.migratetype], row
+            if size in ("1G", "8G") or (row.migratetype == "Movable" and size in ("2G", "4G")):
+                assert ours == list(row.counts)
+            if size == "512M":
+                assert ours[:9] == list(row.counts)[:9]
+
+
+def test_boot_gives_back_the_pages_that_the_traced_kernels_did() -> None:
+    """The parts of the image are on the list, the last one first; what holds its end, and the initramfs, is on the LRU.
+
+    pfns of the 1G and 6G traces' first states (block types aside, which the load has changed by then).
+    """
+    zone = machine_from_ram("1G").node_state().zones[-1]
+    listed = zone.pcp[0].lists[MigrateType.MOVABLE][0]
+    parts = [(0x29EC, 0x2827), (0x1FFF, 0x1E02), (0x32A6, 0x3200), (0x31FF, 0x301A), (0x37FF, 0x3603)]
+    expected = [pfn for high, low in parts for pfn in range(high, low - 1, -1)]
+    assert listed[: len(expected)].tolist() == expected
+    assert zone.lru_pfns is not None
+    lru = set(zone.lru_pfns.tolist())
+    assert set(range(0x29ED, 0x2A00)) | set(range(0x32A7, 0x32B0)) | set(range(0x3811, 0x3B13)) <= lru
+    dma32 = machine_from_ram("6G").node_state().zones[1]
+    runs = np.split(
+        dma32.pcp[0].lists[MigrateType.MOVABLE][0],
+        np.flatnonzero(np.diff(dma32.pcp[0].lists[1][0]) != -1) + 1,
+    )
+    # The trace's initrd has two pages more.
+    assert [(hex(run[0]), hex(run[-1])) for run in runs] == [
+        ("0x29ff", "0x2827"),
+        ("0x1fff", "0x1e02"),
+        ("0x32a6", "0x301a"),
+        ("0x37ff", "0x3603"),
+        ("0xbffcf", "0xbfe26"),
+        ("0x32af", "0x32a7"),
+    ]
 
 
 def test_ram_above_the_pci_hole_starts_at_4_gib() -> None:

@@ -118,6 +118,8 @@ class ZoneState:
         Migratetype of each pageblock from the one that holds `start_pfn`; `PAGEBLOCK_ABSENT` for a hole.
     pageblock_lru : int64[m, 2]
         (block index, count) of blocks with allocated pages that are on an LRU or otherwise movable.
+    lru_pfns : int64[n] or None
+        Which pages these are, ascending, where that is known; no record of a state tells it.
     nr_free : int64[MAX_ORDER]
         ``free_area[order].nr_free``.
     free_lists : list of list of int64[n]
@@ -146,6 +148,7 @@ class ZoneState:
     compact: dict[str, int] = field(default_factory=dict)
     pageblock_mt: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
     pageblock_lru: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
+    lru_pfns: NDArray[np.int64] | None = None
     nr_free: NDArray[np.int64] = field(default_factory=lambda: np.zeros(MAX_ORDER, dtype=np.int64))
     free_lists: list[list[PfnArray]] = field(
         default_factory=lambda: [[_no_pfns() for _ in range(MIGRATE_TYPES)] for _ in range(MAX_ORDER)]

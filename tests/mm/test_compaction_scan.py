@@ -48,7 +48,8 @@ class Pool:
     @hookimpl
     def compaction_scan(self, cs: CompactionScan) -> int:
         self.scans.append((cs.phase, cs.opportunistic, cs.order))
-        self.ranges.append((cs.pfn_lo, cs.pfn_hi))
+        if self.mm.sched.current.comm != "kcompactd0":
+            self.ranges.append((cs.pfn_lo, cs.pfn_hi))
         if self.answer is not None:
             return self.answer
         freed = 0

@@ -389,5 +389,6 @@ def test_a_policy_may_ask_for_free_pages_beyond_the_high_watermark():
     task = mm.sched.spawn(client, name="client", daemon=True)
     mm.sched.run(mm.sched.now + 2 * SEC)
     after_run, end, held = task.result
-    assert high + 700 <= after_run < high + 1400
+    # kcompactd, which runs next, leaves some pages on the per-CPU list.
+    assert high + 700 - 32 <= after_run < high + 1400
     assert abs(end - (after_run - held)) < 64

@@ -42,7 +42,7 @@ def mm():
     return mm
 
 
-def striped(mm, keep=4, spare=400):
+def striped(mm, keep=3, spare=400):
     """A mapping over nearly all memory, of which every keep-th page stays: free pages between movable ones."""
     mm.alloc_pages_batch(QUIET | gfp.MEMALLOC | gfp.DMA, 0, 4000)
     mm.drain_all_pages()

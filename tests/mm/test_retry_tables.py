@@ -149,4 +149,5 @@ def test_before_it_gives_up_the_highatomic_reserve_is_returned(mm):
         for mark in range(3):
             set_zone_field(mm, pg.Z_WMARK + mark, 1 << 30, zone.index)
     assert reclaim_retry(mm, 3, False, 0)[0] is True
-    assert sum(zone.nr_reserved_highatomic for zone in mm.pgdat.node_zones) == before - 512
+    # A reserved block from which nothing can be moved is given back by the way.
+    assert sum(zone.nr_reserved_highatomic for zone in mm.pgdat.node_zones) <= before - 512

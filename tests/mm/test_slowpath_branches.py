@@ -369,9 +369,9 @@ def below_low(nr_cpus):
     mm = unboosted(nr_cpus=nr_cpus)
     held = fill(mm)
     zone = mm.pgdat.node_zones[DMA32]
-    mm.free_pages_batch(np.sort(held)[-40:], 0)
+    mm.free_pages_batch(np.sort(held)[-50:], 0)
     mm.drain_all_pages()
-    assert zone.wmark_pages(0) + 30 < zone.nr_free_pages < zone.wmark_pages(1)
+    assert zone.wmark_pages(0) + 40 < zone.nr_free_pages < zone.wmark_pages(1)
     return mm
 
 

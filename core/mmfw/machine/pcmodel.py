@@ -35,7 +35,16 @@ from mmfw.machine.layout import fresh_boot_zone
 from mmfw.machine.pageblocks import PAGES_PER_SECTION, ZoneSpan
 from mmfw.mm.sizing import NodeSizes, ZoneSizes, boot_sizes
 from mmfw.rawrandom import IntArray
-from mmfw.state import MAX_NR_ZONES, MigrateType, NodeState, PcpState, ZoneState, ZoneType
+from mmfw.state import (
+    MAX_NR_ZONES,
+    PAGEBLOCK_NR_PAGES,
+    PAGEBLOCK_ORDER,
+    MigrateType,
+    NodeState,
+    PcpState,
+    ZoneState,
+    ZoneType,
+)
 
 #: Reserved pages near the kernel's image, and those that memblock takes from the top of memory.
 RESERVED_LOW: Final = 7909
@@ -202,8 +211,8 @@ class PcModel:
         none = np.empty(0, dtype=np.int64)
         for span in reversed(self.zones):
             start = _first_managed(span)
-            lru = np.empty((0, 2), dtype=np.int64)
-            unmovable: list[IntArray] = []
+            lru = np.empty(0, dtype=np.int64)
+            unmovable: dict[int, IntArray] = {}
             taken = 0
             if span.zone == ZoneType.DMA:
                 taken = pool
@@ -211,7 +220,7 @@ class PcModel:
             elif absent and _serves_boot(span.managed, absent):
                 taken, absent = absent, 0
                 booted = booted_zone(span, taken, sizes.zones[span.zone].pageset_high)
-                zone_map, lru, unmovable = booted.zone_map, booted.lru, booted.pcp_unmovable
+                zone_map, lru, unmovable = booted.zone_map, booted.lru_pfns, booted.pcp_unmovable
             elif span.zone == ZoneType.DMA32 and pool < span.managed // 2:
                 taken = pool
                 zone_map = zone_beside_boot(span, pool, sizes.zones[span.zone].pageset_high)
@@ -235,13 +244,14 @@ class PcModel:
                     pageset_high=size.pageset_high,
                     pageset_batch=size.pageset_batch,
                     pageblock_mt=zone_map.pageblock_mt,
-                    pageblock_lru=lru,
+                    pageblock_lru=_by_pageblock(span, lru),
+                    lru_pfns=lru,
                     nr_free=zone_map.nr_free,
                     free_lists=zone_map.free_lists,
                     pcp=[
                         _pcp_state(size, zone_map.pcp_pages, unmovable)
                         if cpu == 0
-                        else _pcp_state(size, none, [])
+                        else _pcp_state(size, none, {})
                         for cpu in range(self.nr_cpus)
                     ],
                 )
@@ -255,19 +265,26 @@ class PcModel:
         )
 
 
-def _nr_pages(blocks: list[IntArray]) -> int:
+def _by_pageblock(span: ZoneSpan, pfns: IntArray) -> IntArray:
+    """(block index, pages) of the blocks of a zone that hold these pages."""
+    blocks, counts = np.unique((pfns - span.first_block_pfn) // PAGEBLOCK_NR_PAGES, return_counts=True)
+    return np.stack([blocks, counts], axis=1).astype(np.int64)
+
+
+def _nr_pages(blocks: dict[int, IntArray]) -> int:
     """Pages of blocks listed by order."""
-    return sum(len(pfns) << order for order, pfns in enumerate(blocks))
+    return sum(len(pfns) << order for order, pfns in blocks.items())
 
 
-def _pcp_state(size: ZoneSizes, movable: IntArray, unmovable: list[IntArray]) -> PcpState:
+def _pcp_state(size: ZoneSizes, movable: IntArray, unmovable: dict[int, IntArray]) -> PcpState:
     """A CPU's lists with single Movable pages and Unmovable blocks on them, list head first."""
     count = len(movable) + _nr_pages(unmovable)
     pcp = PcpState(count=count, high=size.pageset_high, batch=size.pageset_batch)
     pcp.lists[MigrateType.MOVABLE] = (movable, np.full(len(movable), MigrateType.MOVABLE, dtype=np.int64))
-    for order, pfns in enumerate(unmovable):
+    for order, pfns in unmovable.items():
         kinds = np.full(len(pfns), MigrateType.UNMOVABLE, dtype=np.int64)
-        pcp.lists[3 * order + MigrateType.UNMOVABLE] = (pfns, kinds)
+        at = (12 if order == PAGEBLOCK_ORDER else 3 * order) + MigrateType.UNMOVABLE
+        pcp.lists[at] = (pfns, kinds)
     return pcp
 
 

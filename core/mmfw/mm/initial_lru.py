@@ -28,9 +28,9 @@ class Initramfs:
 def adopt_lru_pages(memory: Memory, state: NodeState, lruvec: Lruvec, rmap: RmapSpace) -> int:
     """Put a state's LRU pages on the LRU, as shmem pages that nobody uses.
 
-    A state tells how many there are in each pageblock. Which pages they are, and of what kind, it does not: they are
-    taken to be the first allocated ones of their block. The captured kernels hold their initramfs so. Three in four are
-    active there; which, is unknown: the first ones are taken.
+    A state tells how many there are in each pageblock. Which pages they are, it may tell (`ZoneState.lru_pfns`); else
+    they are taken to be the first allocated ones of their block. Of what kind they are it does not tell. Three in four
+    are active on the captured kernels; which, is unknown: the first ones are taken.
 
     Returns
     -------
@@ -49,7 +49,10 @@ def adopt_lru_pages(memory: Memory, state: NodeState, lruvec: Lruvec, rmap: Rmap
                 ((words & pg.TYPE_MASK) == pg.T_BUDDY) | ((words & pg.TYPE_MASK) == pg.T_PCP)
             ):
                 free[at : at + (1 << int(words[at] & pg.ORDER_MASK))] = True
-            found.append(pfns[~free & ((words & pg.TYPE_MASK) == pg.T_NONE)][:count])
+            taken = ~free & ((words & pg.TYPE_MASK) == pg.T_NONE)
+            if zone.lru_pfns is not None:
+                taken &= np.isin(pfns, zone.lru_pfns)
+            found.append(pfns[taken][:count])
             memory.pb[first_block + block] &= np.uint32((1 << pg.PB_LRU_SHIFT) - 1)
     pfns = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
     if len(pfns) == 0:
