@@ -7,7 +7,9 @@ import pytest
 
 from mm.workbench import (
     MOVABLE,
+    MSEC,
     QUIET,
+    SEC,
     events_of,
     fill,
     fragment,
@@ -33,6 +35,7 @@ from mmfw.mm.trace import (
     MmCompactionFinished,
     MmCompactionSuitable,
 )
+from mmfw.sched import WaitQueue
 from mmfw.types import CompactControl, CompactPriority, CompactResult, MigrateMode
 
 KERNEL = gfp.GFP_KERNEL | gfp.NOWARN
@@ -337,6 +340,34 @@ def test_the_marks_are_reset_from_both_ends_where_a_sample_of_every_eighth_page_
         assert zone_field(mm, pg.Z_CACHED_MIGRATE) == zone_field(mm, pg.Z_INIT_MIGRATE) == first_migrate[0]
         # The free scanner starts at the last page of the block, not at its first (a quirk of 6.1).
         assert zone_field(mm, pg.Z_CACHED_FREE) == zone_field(mm, pg.Z_INIT_FREE) == first_free[0]
+
+
+def test_who_gets_the_cpu_before_the_marks_are_reset_finds_the_wish_taken_back_and_the_scanners_in_place():
+    """A kcompactd that kswapd has just woken runs at the first cond_resched() of ``__reset_isolation_suitable()``."""
+    mm = unboosted()
+    mm.start_time()
+    fragment(mm, 4)
+    seen = []
+    queue = WaitQueue(mm.sched, "test")
+
+    def woken():
+        queue.wait_event(lambda: bool(seen))
+        seen.append((zone_field(mm, pg.Z_BLOCKSKIP_FLUSH), zone_field(mm, pg.Z_CACHED_MIGRATE)))
+
+    def kswapd():
+        mm.sched.sleep(100 * MSEC)
+        mm.charge(10 * MSEC, "test")
+        set_zone_field(mm, pg.Z_CACHED_MIGRATE, 123)
+        set_zone_field(mm, pg.Z_BLOCKSKIP_FLUSH, 1)
+        seen.append("asked")
+        queue.wake_up()
+        mm.compaction.reset_isolation_suitable()
+        seen.append((zone_field(mm, pg.Z_BLOCKSKIP_FLUSH), zone_field(mm, pg.Z_CACHED_MIGRATE) == 123))
+
+    mm.sched.spawn(woken, name="woken", daemon=True)
+    mm.sched.spawn(kswapd, name="waker", daemon=True)
+    mm.sched.run(mm.sched.now + SEC)
+    assert seen == ["asked", (0, 123), (0, False)]
 
 
 def test_sync_full_ignores_the_marks(mm):

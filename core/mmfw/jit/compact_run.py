@@ -52,7 +52,6 @@ from mmfw.jit.page import (
     TR_MIGRATEPAGES,
     TYPE_MASK,
     WORD,
-    Z_BLOCKSKIP_FLUSH,
     Z_CACHED_FREE,
     Z_CACHED_MIGRATE,
     Z_END,
@@ -304,11 +303,8 @@ def reset_isolation_pfn(
 
 @njit
 def reset_isolation_suitable(page: Any, pb: Any, S: Any, row: int) -> None:
-    """Recompute the skip bits of a zone and where the scanners start (``__reset_isolation_suitable()``)."""
+    """Recompute the skip bits of a zone and where the scanners start (the loop of ``__reset_isolation_suitable()``)."""
     z = zone_offset(row)
-    if S[z + Z_BLOCKSKIP_FLUSH] == 0:
-        return
-    S[z + Z_BLOCKSKIP_FLUSH] = 0
     migrate = S[z + Z_START]
     free = S[z + Z_END] - 1
     reset_migrate = free

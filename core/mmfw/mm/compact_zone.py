@@ -143,7 +143,8 @@ class CompactRun:
         result = suitable()
         if result in (CompactResult.SUCCESS, CompactResult.SKIPPED):
             return result
-        if restarting:
+        if restarting and S[z + pg.Z_BLOCKSKIP_FLUSH]:
+            S[z + pg.Z_BLOCKSKIP_FLUSH] = 0
             jit.reset_isolation_suitable(memory.page, memory.pb, S, row)
         self._place_scanners(z)
         load_control(self._cc, control, row, self._kernel)

@@ -291,8 +291,11 @@ class Compaction:
         """Recompute skip bits where a full compaction asked for it; kswapd does so before it sleeps."""
         memory = self._memory
         for zone in self._zones_up(MAX_NR_ZONES - 1):
-            if memory.S[memory.zone_offset(zone.index) + pg.Z_BLOCKSKIP_FLUSH]:
-                # cond_resched() before each block: a kcompactd woken just before goes first.
+            z = memory.zone_offset(zone.index)
+            if memory.S[z + pg.Z_BLOCKSKIP_FLUSH]:
+                memory.S[z + pg.Z_BLOCKSKIP_FLUSH] = 0
+                # cond_resched() before each block: a kcompactd woken just before goes first. It finds the wish taken
+                # back and the scanners still where they were.
                 self._context.might_sleep()
                 jit.reset_isolation_suitable(memory.page, memory.pb, memory.S, zone.index)
                 if self._costs is not None:
