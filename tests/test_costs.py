@@ -38,7 +38,14 @@ def test_every_cost_is_described_with_a_source(name):
     profile = costs.profile(name)
     assert tuple(rows) == tuple(cost for cost in costs.COST_NAMES if cost in rows)
     # What a profile does not tell apart from its surroundings costs nothing by itself.
-    apart = {"wakeup_kswapd", "alloc_failed", "balance_pgdat", "kswapd_try_to_sleep", "vmpressure_work"}
+    apart = {
+        "wakeup_kswapd",
+        "alloc_failed",
+        "balance_pgdat",
+        "kswapd_try_to_sleep",
+        "direct_shrink_node",
+        "vmpressure_work",
+    }
     left_out = set(costs.COST_NAMES) - set(rows)
     assert left_out == (set() if name == "tcg" else apart)
     assert all(getattr(profile, cost) == 0 for cost in left_out)

@@ -200,6 +200,7 @@ class Mm:
             vmstat,
             profile,
             self._vmpressure,
+            costs.direct_shrink_node,
         )
         self.compaction.zone_reclaimable_pages = vmscan.zone_reclaimable_pages
         self._freelist = freelist = Freelist(pgdat, kswapd_requests, context)

@@ -99,6 +99,8 @@ class Vmscan:
         Whose rules.
     vmpressure : VmPressure or None
         Told what was scanned; None on a kernel without memory cgroups.
+    direct_ns : int
+        What direct reclaim's first look at the node costs beyond the scans, virtual ns.
     """
 
     def __init__(
@@ -116,8 +118,10 @@ class Vmscan:
         vmstat: VmStat,
         kernel: KernelProfile = KERNEL_6_1,
         vmpressure: VmPressure | None = None,
+        direct_ns: int = 0,
     ) -> None:
         self.pgdat = pgdat
+        self._direct_ns = direct_ns
         self._vmpressure = vmpressure
         self._progress_revives_kswapd = kernel.progress_revives_kswapd
         self.lru_scan = lru_scan
@@ -307,6 +311,8 @@ class Vmscan:
                 sc.compaction_ready = True
                 continue
             if not shrunk:
+                if self._direct_ns and sc.priority == DEF_PRIORITY:
+                    self._context.charge(self._direct_ns, "direct_reclaim")
                 self.shrink_node(sc, Reclaimer.DIRECT)
                 shrunk = True
         if shrunk and sc.nr_reclaimed <= sc.nr_scanned >> 3 and sc.priority == 1 and not sc.nr_reclaimed:
