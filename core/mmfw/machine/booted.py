@@ -78,6 +78,8 @@ _PCP_STARTS: Final = {1: 4, 2: 12, 3: 16}
 DMA_PAGES: Final = 32
 #: The order in which boot claims pairs of blocks: U U R R U U R R R R U U ...
 _RECLAIMABLE_PAIRS: Final = (1, 3, 4)
+#: Zones of so many managed pages, between them 512M's, claimed no more than a block of the last pair.
+_HALF_PAIR: Final = range(100_000, 180_000)
 
 
 _Figure = TypeVar("_Figure")
@@ -207,10 +209,14 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
             if pages and not reclaimable:
                 last_unmovable = one
         index, pair = index + 2, pair + 1
+    if span.managed in _HALF_PAIR and not taken[index - 1]:
+        del kinds[index - 1]
     start = base + initramfs[1] * block
     lru.append((start, start + lru_second))
-    rest = min(at_top, INITRAMFS_PAGES - sum(last - first for first, last in lru))
-    lru.append((end, end + rest))
+    # The rest lies above: in that block as far as it goes, and else where the initrd was.
+    for above, pages in ((end, at_top), (_initrd(span)[0], used_again)):
+        rest = min(pages, INITRAMFS_PAGES - sum(last - first for first, last in lru))
+        lru.append((above, above + rest))
     first = span.start_pfn + low + elsewhere + given_back
     zone_map = _zone_map(span, base, first, end, taken, kinds, _without(low_free, late))
     # The lists' pages are the last ones that were taken from the Unmovable blocks, with some in use between the runs.
