@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmfw.machine.pcmodel import LATE_FREED_PAGES
+from mmfw.machine.image import LATE_FREED_PAGES
 from mmfw.mm import sizing
 from mmfw.state import ZONE_NAMES
 

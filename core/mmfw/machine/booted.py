@@ -18,6 +18,16 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from mmfw.machine.image import (
+    INITRD_PAGES,
+    LATE_FREED_PAGES,
+    LOW_BLOCKS,
+    LOW_REST,
+    PageRange,
+    given_back,
+    initrd,
+    nr_pages,
+)
 from mmfw.machine.layout import ZoneMap, fresh_boot_zone
 from mmfw.machine.pageblocks import ZoneSpan
 from mmfw.rawrandom import IntArray
@@ -25,8 +35,6 @@ from mmfw.state import PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER, MigrateType, ZoneTyp
 
 #: Pages of the initramfs on the LRU on an idle system right after boot, those of the first processes among them.
 INITRAMFS_PAGES: Final = 921
-#: Pages that boot frees after it has set watermarks: initrd and unused parts of the image, all in DMA32.
-LATE_FREED_PAGES: Final = 2571
 #: Pages of reclaimable slabs, by managed pages of the zone, and in Normal.
 _RECLAIMABLE_PAGES: Final = ((100_000, 2296), (200_000, 2315), (1 << 40, 2283))
 _RECLAIMABLE_NORMAL: Final = 2391
@@ -43,26 +51,6 @@ _REFILL_LEFT: Final = 52
 _REFILL_LEFT_NORMAL: Final = 24
 #: Below this many managed pages the second Movable block is the last one below memblock's pages.
 _SECOND_LAST_BELOW: Final = 100_000
-#: Blocks at the start of DMA32 that the kernel's image and early boot take, and pages that they take of the next.
-_LOW_BLOCKS: Final = 20
-_LOW_REST: Final = 17
-#: Parts of the image that boot gives back: (block, first page, end). All reference traces agree on the pfns, and the
-#: kernel's log on the sizes: text/rodata gap 2040K, rodata/data gap 1892K, initmem 2612K (two blocks), decrypted 2036K.
-_TEXT_GAP: Final = (7, 2, 512)
-_DATA_GAP: Final = (12, 39, 512)
-_INITMEM: Final = ((16, 26, 512), (17, 0, 167))
-_DECRYPTED: Final = (19, 3, 512)
-#: What boot gives back first (SMP alternatives, 36K), and so the first pages that the initramfs is unpacked to.
-_ALTERNATIVES: Final = (17, 167, 176)
-#: Pages at the end of what boot gives back last that the first processes hold, where the initramfs lies there too.
-_PROCESS_PAGES: Final = 19
-#: The initrd's pages, and present pages above them. Where the zone served boot and is not small, boot uses them again.
-_INITRD_PAGES: Final = 426
-_ABOVE_INITRD: Final = 13
-#: A list too short for all that boot gives back holds the ends of those parts, below 8 or 32 pages each, and what the
-#: processes left of the last one: (block, first page, end), the last first. So pagetypeinfo of 256M and 512M, where no
-#: free block but these is missing, and the first trace of 256M.
-_KEPT: Final = ((12, 480, 512), (12, 39, 40), (7, 2, 8), (17, 160, 167), (16, 26, 32), (19, 3, 8))
 #: Unmovable blocks on the per-CPU lists of a large zone, by order (4 to 46, 26, 10 and 2 in the 1G traces; by zoneinfo,
 #: whose count is 2450 pages, more single ones on an idle system).
 _PCP_UNMOVABLE: Final = (164, 26, 10, 2)
@@ -118,6 +106,85 @@ class BootedZone:
     pcp_unmovable: dict[int, IntArray]
 
 
+@dataclass(frozen=True, slots=True)
+class _Boot:
+    """What boot did in the zone that served it.
+
+    Attributes
+    ----------
+    first : int
+        First pfn past the image and what early boot took.
+    end : int
+        First pfn past the managed pages, but for the initrd.
+    elsewhere : int
+        Managed pages in use before `first` and where the initrd was.
+    first_used : int
+        Pages of the first Movable block that are not the initramfs's.
+    free, lru : list of (int, int)
+        Ranges outside ``first..end`` that are on the buddy lists, and ranges on the LRU.
+    listed : int64[n]
+        Movable pages on the first CPU's list.
+    again : (int, int)
+        Where the initrd was, if its pages are in use again.
+    refill_left : int
+        Pages of the second Movable block that the initramfs had no need of.
+    pcp_unmovable : dict of int to int
+        Unmovable blocks on the first CPU's lists, by order.
+    """
+
+    first: int
+    end: int
+    elsewhere: int
+    first_used: int
+    free: list[PageRange]
+    lru: list[PageRange]
+    listed: IntArray
+    again: PageRange
+    refill_left: int
+    pcp_unmovable: dict[int, int]
+
+
+def _boot_in_dma32(span: ZoneSpan, pcp_high: int) -> _Boot:
+    small = span.managed < _SECOND_LAST_BELOW
+    back = given_back(span, pcp_high, initramfs=True, initrd_free=False)
+    below = LOW_BLOCKS * PAGEBLOCK_NR_PAGES + LOW_REST - back.nr_free
+    # On a small machine less is reserved than lies below; boot's own pages fill the rest.
+    reserved = min(span.present - span.managed, below - nr_pages(back.lru))
+    where = initrd(span)
+    long_lists = pcp_high > LATE_FREED_PAGES
+    return _Boot(
+        first=span.start_pfn + below + back.nr_free,
+        end=span.start_pfn + reserved + span.managed - INITRD_PAGES,
+        elsewhere=below - reserved + (0 if small else INITRD_PAGES),
+        first_used=LOW_REST,
+        free=back.in_buddy + ([where] if small else []),
+        lru=back.lru,
+        listed=back.listed,
+        again=(where[0], where[0]) if small else where,
+        refill_left=_REFILL_LEFT if long_lists else 0,
+        pcp_unmovable=dict(enumerate(_PCP_UNMOVABLE if long_lists else _by_size(_PCP_UNMOVABLE_SHORT, span))),
+    )
+
+
+def _boot_in_normal(span: ZoneSpan, pcp_high: int) -> _Boot:
+    long_lists = pcp_high > LATE_FREED_PAGES
+    pcp_unmovable = dict(enumerate(_PCP_UNMOVABLE_NORMAL)) if long_lists else {}
+    if long_lists and span.managed >= _PCP_HUGE_FROM:
+        pcp_unmovable |= {0: pcp_unmovable[0] + 64, PAGEBLOCK_ORDER: 1}
+    return _Boot(
+        first=span.start_pfn,
+        end=span.start_pfn + span.managed,
+        elsewhere=0,
+        first_used=0,
+        free=[],
+        lru=[],
+        listed=np.empty(0, dtype=np.int64),
+        again=(span.start_pfn, span.start_pfn),
+        refill_left=_REFILL_LEFT_NORMAL if long_lists else 0,
+        pcp_unmovable=pcp_unmovable,
+    )
+
+
 def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
     """Lay out the zone that served boot.
 
@@ -130,157 +197,106 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
     pcp_high : int
         Pages that a CPU's list may hold: what boot frees late, page by page, stays there if it fits.
     """
-    claims = _CLAIMS[ZoneType(span.zone)]
-    block = PAGEBLOCK_NR_PAGES
-    base = span.first_block_pfn
-    reserved = span.present - span.managed
-    low_free: list[tuple[int, int]] = []
-    lru: list[tuple[int, int]] = []
-    low = elsewhere = given_back = first_used = refill_left = 0
-    pcp_unmovable: dict[int, int] = {}
-    late = np.empty(0, dtype=np.int64)
-    long_lists = pcp_high > LATE_FREED_PAGES
-    initrd = used_again = 0
-    if span.zone == ZoneType.DMA32:
-        low_free, late = _given_back(base, pcp_high, in_use=_PROCESS_PAGES)
-        given_back = sum(last - first for first, last in low_free)
-        processes = _pfns(base, _DATA_GAP)[1]
-        lru = [_pfns(base, _ALTERNATIVES), (processes - _PROCESS_PAGES, processes)]
-        first_used = _LOW_REST
-        initrd = _INITRD_PAGES
-        if long_lists:
-            pcp_unmovable, refill_left = dict(enumerate(_PCP_UNMOVABLE)), _REFILL_LEFT
-        else:
-            pcp_unmovable = dict(enumerate(_by_size(_PCP_UNMOVABLE_SHORT, span)))
-        if span.managed < _SECOND_LAST_BELOW:
-            low_free.append(_initrd(span))
-        else:
-            used_again = initrd
-        # On a small machine less is reserved than lies below; boot's own pages fill the rest.
-        below = _LOW_BLOCKS * block + _LOW_REST - given_back
-        low = min(reserved, below - sum(last - first for first, last in lru))
-        elsewhere = below - low
-    elif long_lists:
-        pcp_unmovable, refill_left = dict(enumerate(_PCP_UNMOVABLE_NORMAL)), _REFILL_LEFT_NORMAL
-        if span.managed >= _PCP_HUGE_FROM:
-            pcp_unmovable |= {0: pcp_unmovable[0] + 64, PAGEBLOCK_ORDER: 1}
+    in_normal = span.zone == ZoneType.NORMAL
+    boot = (_boot_in_normal if in_normal else _boot_in_dma32)(span, pcp_high)
+    base, block = span.first_block_pfn, PAGEBLOCK_NR_PAGES
     # What memblock keeps ends where the zone ends; boot uses up the managed pages that share its first block.
-    end = span.start_pfn + low + span.managed - initrd
-    at_top = (end - base) % block
-    end -= at_top
-    if span.zone == ZoneType.NORMAL:
-        second = _SECOND_MOVABLE_NORMAL
-    elif long_lists:
-        second = max(0, _REFILLED - (block - first_used) - (at_top - _TOP_OTHERS) % block)
-        refill_left = min(refill_left, second)
-    else:
-        second = _by_size(_SECOND_MOVABLE_SHORT, span)
+    at_top = (boot.end - base) % block
+    end = boot.end - at_top
+    claims = _CLAIMS[ZoneType(span.zone)]
     initramfs = claims.initramfs
     if span.managed < _SECOND_LAST_BELOW:
         initramfs = (initramfs[0], max(initramfs[1], (end - base) // block - 1))
-    start = base + initramfs[0] * block
-    lru.append((start + first_used, start + block))
-    lru_second = min(second - refill_left, INITRAMFS_PAGES - sum(last - first for first, last in lru))
-    taken = {initramfs[0]: block, initramfs[1]: second}
-    kinds: dict[int, MigrateType] = {}
-    nr_reclaimable = _by_size(_RECLAIMABLE_PAGES, span)
+    second = _second_movable(span, boot, at_top, long_lists=pcp_high > LATE_FREED_PAGES)
+    refill_left = min(boot.refill_left, second)
+    starts = [base + at * block for at in initramfs]
+    lru = list(boot.lru)
+    # The rest lies above: in the block at the top as far as it goes, and else where the initrd was.
+    for low, high in (
+        (starts[0] + boot.first_used, starts[0] + block),
+        (starts[1], starts[1] + second - refill_left),
+        (end, boot.end),
+        boot.again,
+    ):
+        lru.append((low, min(high, low + INITRAMFS_PAGES - nr_pages(lru))))
+    nr_reclaimable = _RECLAIMABLE_NORMAL if in_normal else _by_size(_RECLAIMABLE_PAGES, span)
+    movable = block - boot.first_used + second - refill_left
+    listed = sum(count << order for order, count in boot.pcp_unmovable.items())
+    unmovable = nr_allocated - boot.elsewhere - at_top - movable - nr_reclaimable + listed
+    claimed = _claim(claims.first, initramfs, max(0, unmovable), nr_reclaimable)
+    if span.managed in _HALF_PAIR:
+        claimed.leave_last_if_unused()
+    taken = {initramfs[0]: block, initramfs[1]: second} | claimed.taken
+    zone_map = _zone_map(span, base, boot.first, end, taken, claimed.kinds, boot.free)
+    left_over = np.arange(starts[1] + second - refill_left, starts[1] + second, dtype=np.int64)
+    # The lists' pages are the last ones that were taken from the Unmovable blocks.
+    top = base + claimed.last_unmovable * block + taken[claimed.last_unmovable]
+    return BootedZone(
+        replace(zone_map, pcp_pages=np.concatenate([boot.listed, left_over])),
+        np.sort(np.concatenate([np.arange(low, high, dtype=np.int64) for low, high in lru])),
+        _runs(top, boot.pcp_unmovable),
+    )
+
+
+def _second_movable(span: ZoneSpan, boot: _Boot, at_top: int, *, long_lists: bool) -> int:
+    """Pages that left the buddy lists for the initramfs in its second block."""
     if span.zone == ZoneType.NORMAL:
-        nr_reclaimable = _RECLAIMABLE_NORMAL
-    nr_pcp_unmovable = sum(count << order for order, count in pcp_unmovable.items())
-    boots = nr_allocated - elsewhere - used_again - at_top - (block - first_used) - (second - refill_left)
-    left = {
-        MigrateType.UNMOVABLE: max(0, boots - nr_reclaimable + nr_pcp_unmovable),
-        MigrateType.RECLAIMABLE: nr_reclaimable,
-    }
-    index, pair = claims.first, 0
-    last_unmovable = claims.first
-    taken.setdefault(last_unmovable, 0)
-    while left[MigrateType.UNMOVABLE] or left[MigrateType.RECLAIMABLE]:
+        return _SECOND_MOVABLE_NORMAL
+    if not long_lists:
+        return _by_size(_SECOND_MOVABLE_SHORT, span)
+    before = PAGEBLOCK_NR_PAGES - boot.first_used + (at_top - _TOP_OTHERS) % PAGEBLOCK_NR_PAGES
+    return max(0, _REFILLED - before)
+
+
+@dataclass(slots=True)
+class _Claimed:
+    """Claimed blocks: pages taken from their starts and types, by index; the last Unmovable one with pages taken."""
+
+    taken: dict[int, int]
+    kinds: dict[int, MigrateType]
+    last_unmovable: int
+
+    def leave_last_if_unused(self) -> None:
+        """Leave the last block Movable if no page of it is in use."""
+        last = max(self.kinds)
+        if not self.taken[last]:
+            del self.kinds[last]
+
+
+def _claim(first: int, initramfs: tuple[int, int], unmovable: int, reclaimable: int) -> _Claimed:
+    """Claim pairs of blocks from `first` on, around the initramfs's, for so many pages."""
+    left = {MigrateType.UNMOVABLE: unmovable, MigrateType.RECLAIMABLE: reclaimable}
+    claimed = _Claimed({first: 0}, {}, first)
+    index, pair = first, 0
+    while any(left.values()):
         if index in initramfs or index + 1 in initramfs:
             index += 2
             continue
-        reclaimable = pair in _RECLAIMABLE_PAIRS
-        kind = MigrateType.RECLAIMABLE if reclaimable else MigrateType.UNMOVABLE
+        kind = MigrateType.RECLAIMABLE if pair in _RECLAIMABLE_PAIRS else MigrateType.UNMOVABLE
         for one in (index, index + 1):
-            pages = min(left[kind], block)
+            pages = min(left[kind], PAGEBLOCK_NR_PAGES)
             left[kind] -= pages
-            taken[one] = pages
-            kinds[one] = kind
-            if pages and not reclaimable:
-                last_unmovable = one
+            claimed.taken[one] = pages
+            claimed.kinds[one] = kind
+            if pages and kind == MigrateType.UNMOVABLE:
+                claimed.last_unmovable = one
         index, pair = index + 2, pair + 1
-    if span.managed in _HALF_PAIR and not taken[index - 1]:
-        del kinds[index - 1]
-    start = base + initramfs[1] * block
-    lru.append((start, start + lru_second))
-    # The rest lies above: in that block as far as it goes, and else where the initrd was.
-    for above, pages in ((end, at_top), (_initrd(span)[0], used_again)):
-        rest = min(pages, INITRAMFS_PAGES - sum(last - first for first, last in lru))
-        lru.append((above, above + rest))
-    first = span.start_pfn + low + elsewhere + given_back
-    zone_map = _zone_map(span, base, first, end, taken, kinds, _without(low_free, late))
-    # The lists' pages are the last ones that were taken from the Unmovable blocks, with some in use between the runs.
-    top = base + last_unmovable * block + taken[last_unmovable]
-    lists = {}
-    for order, count in sorted(pcp_unmovable.items()):
+    return claimed
+
+
+def _runs(top: int, counts: dict[int, int]) -> dict[int, IntArray]:
+    """So many blocks of each order, a run for each order, below `top` and with some pages between the runs."""
+    runs = {}
+    for order, count in sorted(counts.items()):
         top -= count << order
         top -= (top - _PCP_STARTS.get(order, 0)) % max(32, 1 << order)
-        lists[order] = np.arange(top, top + (count << order), 1 << order, dtype=np.int64)
-    left_over = np.arange(start + second - refill_left, start + second, dtype=np.int64)
-    return BootedZone(
-        replace(zone_map, pcp_pages=np.concatenate([late, left_over])),
-        np.sort(np.concatenate([np.arange(low, high, dtype=np.int64) for low, high in lru])),
-        lists,
-    )
+        runs[order] = np.arange(top, top + (count << order), 1 << order, dtype=np.int64)
+    return runs
 
 
 def _by_size(table: tuple[tuple[int, _Figure], ...], span: ZoneSpan) -> _Figure:
     """Figure of a table for a zone of this many managed pages."""
     return next(figure for limit, figure in table if span.managed < limit)
-
-
-def _pfns(base: int, part: tuple[int, int, int]) -> tuple[int, int]:
-    """First pfn and end of a part of the image."""
-    at, low, high = part
-    return base + at * PAGEBLOCK_NR_PAGES + low, base + at * PAGEBLOCK_NR_PAGES + high
-
-
-def _initrd(span: ZoneSpan) -> tuple[int, int]:
-    """First pfn and end of the initrd, which lies at the end of the low memory."""
-    end = span.start_pfn + span.present - _ABOVE_INITRD
-    return end - _INITRD_PAGES, end
-
-
-def _given_back(
-    base: int, pcp_high: int, *, first: tuple[tuple[int, int], ...] = (), in_use: int = 0
-) -> tuple[list[tuple[int, int]], IntArray]:
-    """Ranges of pages that boot gave back, ascending, and those of them that the per-CPU list holds, the last one first.
-
-    `first` are ranges that it gave back before those of the image; of the last one of these, `in_use` pages at its end
-    were taken again.
-    """
-    ranges = [*first, *(_pfns(base, part) for part in (_DECRYPTED, *_INITMEM, _TEXT_GAP, _DATA_GAP))]
-    ranges[-1] = ranges[-1][0], ranges[-1][1] - in_use
-    kept = ranges[::-1]
-    if pcp_high <= LATE_FREED_PAGES:
-        kept = [_pfns(base, part) for part in _KEPT]
-        kept[0] = kept[0][0], kept[0][1] - in_use
-    late = np.concatenate([np.arange(high - 1, low - 1, -1) for low, high in kept])
-    return sorted(ranges), late
-
-
-def _without(ranges: list[tuple[int, int]], pages: IntArray) -> list[tuple[int, int]]:
-    """Ranges less a set of pages that is a whole range, or its start, or its end."""
-    held = set(pages.tolist())
-    left = []
-    for low, high in ranges:
-        while high > low and low in held:
-            low += 1
-        while high > low and high - 1 in held:
-            high -= 1
-        if high > low:
-            left.append((low, high))
-    return left
 
 
 def zone_beside_boot(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> ZoneMap:
@@ -295,17 +311,15 @@ def zone_beside_boot(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> ZoneMa
     pcp_high : int
         As for `booted_zone`.
     """
-    base, block = span.first_block_pfn, PAGEBLOCK_NR_PAGES
-    early = _pfns(base, _ALTERNATIVES), _initrd(span)
-    low_free, late = _given_back(base, pcp_high, first=early)
-    given_back = sum(last - first for first, last in low_free)
-    first = base + _LOW_BLOCKS * block + _LOW_REST
+    base = span.first_block_pfn
+    back = given_back(span, pcp_high, initramfs=False, initrd_free=True)
+    first = base + LOW_BLOCKS * PAGEBLOCK_NR_PAGES + LOW_REST
     claimed = _CLAIMS[ZoneType.DMA32].first
     taken = {claimed: nr_allocated, claimed + 1: 0}
     kinds = dict.fromkeys(taken, MigrateType.UNMOVABLE)
-    end = first + span.managed - given_back
-    zone_map = _zone_map(span, base, first, end, taken, kinds, _without(low_free, late))
-    return replace(zone_map, pcp_pages=late)
+    end = first + span.managed - back.nr_free
+    zone_map = _zone_map(span, base, first, end, taken, kinds, back.in_buddy)
+    return replace(zone_map, pcp_pages=back.listed)
 
 
 def booted_dma_zone(span: ZoneSpan, first: int, nr_allocated: int) -> ZoneMap:

@@ -24,13 +24,8 @@ from typing import Final
 import numpy as np
 
 from mmfw.errors import InputError
-from mmfw.machine.booted import (
-    DMA_PAGES,
-    LATE_FREED_PAGES,
-    booted_dma_zone,
-    booted_zone,
-    zone_beside_boot,
-)
+from mmfw.machine.booted import DMA_PAGES, booted_dma_zone, booted_zone, zone_beside_boot
+from mmfw.machine.image import LATE_FREED_PAGES
 from mmfw.machine.layout import fresh_boot_zone
 from mmfw.machine.pageblocks import PAGES_PER_SECTION, ZoneSpan
 from mmfw.mm.sizing import NodeSizes, ZoneSizes, boot_sizes
