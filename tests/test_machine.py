@@ -66,14 +66,17 @@ def test_boot_allocates_as_many_pages_as_in_the_captures(size: str) -> None:
     assert boot_allocated_pages(pages, cpus) - used == (1 if cpus > 1 else 0)
 
 
-@pytest.mark.parametrize("spec", [*PRESETS, "128M", "3G", "3100M", "96G", "1TiB"])
-def test_a_machine_from_ram_is_a_valid_state(spec: str) -> None:
-    machine = load_machine(spec, 2)
+@pytest.mark.parametrize("nr_cpus", [1, 2])
+@pytest.mark.parametrize(
+    "spec", [*PRESETS, "128M", "384M", "700M", "3G", "3100M", "4834M", "5634M", "7558M", "96G", "1TiB"]
+)
+def test_a_machine_from_ram_is_a_valid_state(spec: str, nr_cpus: int) -> None:
+    machine = load_machine(spec, nr_cpus)
     state = machine.node_state()
     pages = parse_ram_size(spec)
     assert pages is not None
     free = sum(zone.vm_free + sum(pcp.count for pcp in zone.pcp) for zone in state.zones)
-    assert free == machine.managed_pages - boot_allocated_pages(pages, 2)
+    assert free == machine.managed_pages - boot_allocated_pages(pages, nr_cpus)
     assert machine.zones[-1].start_pfn + machine.zones[-1].spanned == state.end_pfn
     assert machine.min_free_kbytes == state.min_free_kbytes
     if pages <= 16 << 18:
@@ -83,6 +86,8 @@ def test_a_machine_from_ram_is_a_valid_state(spec: str) -> None:
     for zone in state.zones:
         for row in zone.free_lists:
             assert all((np.diff(pfns) > 0).all() for pfns in row)
+        if zone.lru_pfns is not None:
+            assert (np.diff(zone.lru_pfns) > 0).all()
 
 
 @pytest.mark.parametrize("size", ["256M", "512M", "1G", "2G", "4G", "8G"])

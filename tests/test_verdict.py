@@ -357,6 +357,15 @@ def test_a_check_counts_runs_that_gave_another_digest(tmp_path, monkeypatch):
     assert found is not None
     assert (found.nr_runs, set(found.others)) == (10, {"pair with mainline", "pair with p"})
     assert "again with core of sources abd: of 10 runs 0 gave the digest" in str(found)
+    # A figure of each policy, and five seeds: of a sixth's, four in six are expected between the least and the greatest.
+    assert (found.figures.nr, found.figures.nr_within) == (2, 2)
+    assert found.figures.expected == pytest.approx(2 * 4 / 6)
+    shutil.rmtree(tmp_path / "check" / "pair")
+    far = {"mainline": {"x": around(10)}, "p": {"x": around(90)}}
+    write_study(tmp_path / "check", "pair", far, digest="other", core="abd")
+    found = find_check(studies, tmp_path)
+    assert found is not None
+    assert "Of the rest, 1 of their 2 figures lie between" in str(found)
     write_study(tmp_path, "copy", figures)
     write_study(tmp_path / "check", "copy", figures, core="abc")
     assert find_check(studies, tmp_path) is None  # one by this core, one by that

@@ -229,12 +229,10 @@ def booted_zone(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
     taken = {initramfs[0]: block, initramfs[1]: second} | claimed.taken
     zone_map = _zone_map(span, base, boot.first, end, taken, claimed.kinds, boot.free)
     left_over = np.arange(starts[1] + second - refill_left, starts[1] + second, dtype=np.int64)
-    # The lists' pages are the last ones that were taken from the Unmovable blocks.
-    top = base + claimed.last_unmovable * block + taken[claimed.last_unmovable]
     return BootedZone(
         replace(zone_map, pcp_pages=np.concatenate([boot.listed, left_over])),
         np.sort(np.concatenate([np.arange(low, high, dtype=np.int64) for low, high in lru])),
-        _runs(top, boot.pcp_unmovable),
+        _runs(claimed.unmovable_ranges(base), boot.pcp_unmovable),
     )
 
 
@@ -248,13 +246,12 @@ def _second_movable(span: ZoneSpan, boot: _Boot, at_top: int, *, long_lists: boo
     return max(0, _REFILLED - before)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Claimed:
-    """Claimed blocks: pages taken from their starts and types, by index; the last Unmovable one with pages taken."""
+    """Claimed blocks: pages taken from their starts, and types, by index."""
 
     taken: dict[int, int]
     kinds: dict[int, MigrateType]
-    last_unmovable: int
 
     def leave_last_if_unused(self) -> None:
         """Leave the last block Movable if no page of it is in use."""
@@ -262,11 +259,20 @@ class _Claimed:
         if not self.taken[last]:
             del self.kinds[last]
 
+    def unmovable_ranges(self, base: int) -> list[PageRange]:
+        """What was taken of the Unmovable ones, the last first."""
+        starts = [
+            (base + at * PAGEBLOCK_NR_PAGES, self.taken[at])
+            for at, kind in sorted(self.kinds.items(), reverse=True)
+            if kind == MigrateType.UNMOVABLE
+        ]
+        return [(start, start + pages) for start, pages in starts]
+
 
 def _claim(first: int, initramfs: tuple[int, int], unmovable: int, reclaimable: int) -> _Claimed:
     """Claim pairs of blocks from `first` on, around the initramfs's, for so many pages."""
     left = {MigrateType.UNMOVABLE: unmovable, MigrateType.RECLAIMABLE: reclaimable}
-    claimed = _Claimed({first: 0}, {}, first)
+    claimed = _Claimed({first: 0}, {})
     index, pair = first, 0
     while any(left.values()):
         if index in initramfs or index + 1 in initramfs:
@@ -278,19 +284,30 @@ def _claim(first: int, initramfs: tuple[int, int], unmovable: int, reclaimable: 
             left[kind] -= pages
             claimed.taken[one] = pages
             claimed.kinds[one] = kind
-            if pages and kind == MigrateType.UNMOVABLE:
-                claimed.last_unmovable = one
         index, pair = index + 2, pair + 1
     return claimed
 
 
-def _runs(top: int, counts: dict[int, int]) -> dict[int, IntArray]:
-    """So many blocks of each order, a run for each order, below `top` and with some pages between the runs."""
+def _runs(ranges: list[PageRange], counts: dict[int, int]) -> dict[int, IntArray]:
+    """So many blocks of each order, a run for each, from the ranges' ends downwards with some pages between the runs.
+
+    A list is what was taken last, so `ranges` begin with the last one. Runs for which they have no room are left out.
+    """
     runs = {}
+    left = iter(ranges)
+    low, top = next(left, (0, 0))
     for order, count in sorted(counts.items()):
-        top -= count << order
-        top -= (top - _PCP_STARTS.get(order, 0)) % max(32, 1 << order)
-        runs[order] = np.arange(top, top + (count << order), 1 << order, dtype=np.int64)
+        while True:
+            start = top - (count << order)
+            start -= (start - _PCP_STARTS.get(order, 0)) % max(32, 1 << order)
+            if start >= low:
+                runs[order] = np.arange(start, start + (count << order), 1 << order, dtype=np.int64)
+                top = start
+                break
+            following = next(left, None)
+            if following is None:
+                return runs
+            low, top = following
     return runs
 
 
