@@ -89,7 +89,7 @@ _CLAIMS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class BootedZone:
-    """The zone that served boot.
+    """A zone that served boot, or holds the kernel's image.
 
     Attributes
     ----------
@@ -316,7 +316,7 @@ def _by_size(table: tuple[tuple[int, _Figure], ...], span: ZoneSpan) -> _Figure:
     return next(figure for limit, figure in table if span.managed < limit)
 
 
-def zone_beside_boot(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> ZoneMap:
+def zone_beside_boot(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> BootedZone:
     """Lay out DMA32 where Normal served boot: it has the kernel's image at its start and one pair of claimed blocks.
 
     Parameters
@@ -334,9 +334,14 @@ def zone_beside_boot(span: ZoneSpan, nr_allocated: int, pcp_high: int) -> ZoneMa
     claimed = _CLAIMS[ZoneType.DMA32].first
     taken = {claimed: nr_allocated, claimed + 1: 0}
     kinds = dict.fromkeys(taken, MigrateType.UNMOVABLE)
+    listed = {}
+    if nr_allocated == PAGEBLOCK_NR_PAGES:
+        # Lists serve order 9, and refill by two blocks at least: the second one is still there.
+        taken[claimed + 1] = PAGEBLOCK_NR_PAGES
+        listed[PAGEBLOCK_ORDER] = np.array([base + (claimed + 1) * PAGEBLOCK_NR_PAGES], dtype=np.int64)
     end = first + span.managed - back.nr_free
     zone_map = _zone_map(span, base, first, end, taken, kinds, back.in_buddy)
-    return replace(zone_map, pcp_pages=back.listed)
+    return BootedZone(replace(zone_map, pcp_pages=back.listed), np.empty(0, dtype=np.int64), listed)
 
 
 def booted_dma_zone(span: ZoneSpan, first: int, nr_allocated: int) -> ZoneMap:

@@ -218,7 +218,8 @@ class PcModel:
                 zone_map, lru, unmovable = booted.zone_map, booted.lru_pfns, booted.pcp_unmovable
             elif span.zone == ZoneType.DMA32 and pool < span.managed // 2:
                 taken = pool
-                zone_map = zone_beside_boot(span, pool, sizes.zones[span.zone].pageset_high)
+                booted = zone_beside_boot(span, pool, sizes.zones[span.zone].pageset_high)
+                zone_map, unmovable = booted.zone_map, booted.pcp_unmovable
             else:
                 zone_map = fresh_boot_zone(span, [(start, start + span.managed)])
             size = sizes.zones[span.zone]
