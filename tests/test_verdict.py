@@ -427,6 +427,13 @@ def test_the_page_says_what_its_runs_were_made_with_and_when_that_has_changed(tm
     assert "which no commit has" in head("0" * 64)
     assert "**This page is older than the code**: the sources of mmfw have changed" in head("0" * 64)
     assert "the sources of mmfw-gone have changed" in head(known, **{"mmfw-gone": "1"})
+    for name, core in (("loop", "a" * 64), ("copy", "b" * 64), ("thp", "a" * 64)):
+        write_study(tmp_path, name, {"mainline": {"x": around(1)}}, core=core)
+    said = _made_with(load_studies(), Evidence(tmp_path))
+    assert (
+        f"core of sources {'a' * 16}, which no commit has; those of copy with core of sources {'b' * 16}"
+        in said
+    )
 
 
 def test_the_digest_of_a_commit_is_that_of_its_files(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -116,16 +116,18 @@ def _made_with(studies: Studies, evidence: Evidence, check: Check | None = None)
     if not by_core:
         return ""
     known = sources.commits()
-    words = [
-        (f"commit {known[sha256]}" if sha256 in known else f"sources {sha256[:16]}, which no commit has")
-        + (f" ({', '.join(names)})" if len(by_core) > 1 else "")
-        for sha256, names in by_core.items()
-    ]
+    first, *rest = sorted(by_core.items(), key=lambda item: -len(item[1]))
+    words = [_named(first[0], known)]
+    words += [f"those of {', '.join(names)} with core of {_named(sha256, known)}" for sha256, names in rest]
     text = f"\n\nThe runs were made with core of {'; '.join(words)}."
     if older:
         text += f" **This page is older than the code**: the sources of {', '.join(sorted(older))} have changed since"
         text += f". {check}" if check is not None else ", and figures may have with them."
     return text
+
+
+def _named(sha256: str, known: Mapping[str, str]) -> str:
+    return f"commit {known[sha256]}" if sha256 in known else f"sources {sha256[:16]}, which no commit has"
 
 
 def _changed(evidence: Evidence, study: str) -> list[str]:
