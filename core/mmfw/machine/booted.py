@@ -8,7 +8,7 @@ and not full keep their free pages on lists of their own type. The parts of the 
 where that build has them, which is the same for all sizes, and on the first CPU's list where that is long enough.
 What this leaves out: that the processes' pages lie scattered, not in a run; a few dozen pages on small machines; and the
 types of the blocks that memblock kept at the zone's top. It costs little: from 1G on, pagetypeinfo and zoneinfo of a
-captured machine are hit to the page, or to 12 on 2G and 62 of type Unmovable on 4G.
+captured machine are hit to the page, or to 12 on 2G, 62 of type Unmovable on 4G and 2 on 16G.
 """
 
 from __future__ import annotations

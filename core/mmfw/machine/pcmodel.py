@@ -24,6 +24,7 @@ from typing import Final
 import numpy as np
 
 from mmfw.errors import InputError
+from mmfw.gfp import PAGE_ALLOC_COSTLY_ORDER
 from mmfw.machine.booted import DMA_PAGES, booted_dma_zone, booted_zone, zone_beside_boot
 from mmfw.machine.image import LATE_FREED_PAGES
 from mmfw.machine.layout import fresh_boot_zone
@@ -32,6 +33,7 @@ from mmfw.mm.sizing import NodeSizes, ZoneSizes, boot_sizes
 from mmfw.rawrandom import IntArray
 from mmfw.state import (
     MAX_NR_ZONES,
+    MIGRATE_PCPTYPES,
     PAGEBLOCK_NR_PAGES,
     PAGEBLOCK_ORDER,
     MigrateType,
@@ -279,7 +281,9 @@ def _pcp_state(size: ZoneSizes, movable: IntArray, unmovable: dict[int, IntArray
     pcp.lists[MigrateType.MOVABLE] = (movable, np.full(len(movable), MigrateType.MOVABLE, dtype=np.int64))
     for order, pfns in unmovable.items():
         kinds = np.full(len(pfns), MigrateType.UNMOVABLE, dtype=np.int64)
-        at = (12 if order == PAGEBLOCK_ORDER else 3 * order) + MigrateType.UNMOVABLE
+        # order_to_pindex(): a pageblock's lists follow those of orders 0 to PAGE_ALLOC_COSTLY_ORDER.
+        row = PAGE_ALLOC_COSTLY_ORDER + 1 if order == PAGEBLOCK_ORDER else order
+        at = MIGRATE_PCPTYPES * row + MigrateType.UNMOVABLE
         pcp.lists[at] = (pfns, kinds)
     return pcp
 
