@@ -44,7 +44,7 @@ def shrink(mm, n, *, file=True, kswapd=True, **changes):
     """One batch of an inactive list; the event of it."""
     events = events_of(mm, MmVmscanLruShrinkInactive)
     which = pg.LRU_INACTIVE_FILE if file else pg.LRU_INACTIVE_ANON
-    mm._vmscan.lru_scan._shrink_inactive_list(which, n, scan_control(**changes), kswapd=kswapd)
+    mm._vmscan.lru_scan.shrink_inactive_list(which, n, scan_control(**changes), kswapd=kswapd)
     return events[-1]
 
 
@@ -88,7 +88,7 @@ def test_a_locked_page_is_kept_and_not_even_counted_as_scanned(mm):
     _, pfns = cached(mm, 2)
     set_word(mm, pfns[0], on=pg.PG_LOCKED)
     sc = scan_control()
-    mm._vmscan.lru_scan._shrink_inactive_list(pg.LRU_INACTIVE_FILE, 2, sc, kswapd=True)
+    mm._vmscan.lru_scan.shrink_inactive_list(pg.LRU_INACTIVE_FILE, 2, sc, kswapd=True)
     assert sc.nr_scanned == 1
     assert on(mm, pfns[0]) == pg.LRU_INACTIVE_FILE
     assert on(mm, pfns[1]) == -1

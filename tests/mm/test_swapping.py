@@ -36,7 +36,7 @@ def mapping(mm, n):
 
 def scan(mm, n):
     lru_scan = mm._vmscan.lru_scan
-    return lru_scan._shrink_inactive_list(pg.LRU_INACTIVE_ANON, n, scan_control(), kswapd=True)
+    return lru_scan.shrink_inactive_list(pg.LRU_INACTIVE_ANON, n, scan_control(), kswapd=True)
 
 
 def swap_out(mm, n):

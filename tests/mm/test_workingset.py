@@ -18,7 +18,7 @@ def evict(mm, n):
     """Evict the n oldest pages of the inactive file list."""
     scan = mm._vmscan.lru_scan
     for left in range(n, 0, -32):
-        scan._shrink_inactive_list(pg.LRU_INACTIVE_FILE, min(32, left), scan_control(), kswapd=True)
+        scan.shrink_inactive_list(pg.LRU_INACTIVE_FILE, min(32, left), scan_control(), kswapd=True)
 
 
 def read(mm, file, indices):

@@ -22,7 +22,7 @@ def stat(mm, item):
 
 
 def evict(mm, n):
-    mm._vmscan.lru_scan._shrink_inactive_list(pg.LRU_INACTIVE_FILE, n, scan_control(), kswapd=True)
+    mm._vmscan.lru_scan.shrink_inactive_list(pg.LRU_INACTIVE_FILE, n, scan_control(), kswapd=True)
 
 
 def evict_all(mm):
@@ -272,7 +272,7 @@ def test_skipped_pages_cost_less_than_isolated_ones():
         mm.page_cache.adopt(other, mm.alloc_pages_batch(gfp.GFP_USER | gfp.DMA, 0, 8))
         start = mm.sched.now
         sc = scan_control(reclaim_idx=0)
-        mm._vmscan.lru_scan._shrink_inactive_list(pg.LRU_INACTIVE_FILE, 1, sc, kswapd=True)
+        mm._vmscan.lru_scan.shrink_inactive_list(pg.LRU_INACTIVE_FILE, 1, sc, kswapd=True)
         return mm.sched.now - start
 
     costs = mm.costs

@@ -131,7 +131,7 @@ def to_tail(mm: Mm, pfns) -> None:
 
 def scan(mm: Mm, n: int, which: int = pg.LRU_INACTIVE_ANON, **changes) -> int:
     """One batch of an inactive list, as kswapd scans it; pages reclaimed."""
-    return mm._vmscan.lru_scan._shrink_inactive_list(which, n, scan_control(**changes), kswapd=True)
+    return mm._vmscan.lru_scan.shrink_inactive_list(which, n, scan_control(**changes), kswapd=True)
 
 
 def lru(mm: Mm, which: int) -> list[int]:

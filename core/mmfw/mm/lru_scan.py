@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mmfw import gfp
 from mmfw.jit import page as pg
-from mmfw.jit import reclaim
 from mmfw.jit import shrink_folio as jit
+from mmfw.jit import shrink_lists as lists
 from mmfw.mm.mmzone import PglistData, high_wmark_pages
 from mmfw.mm.trace import (
     MmVmscanLruIsolate,
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from mmfw.mm.rmap import RmapSpace
 
 _INACTIVE: Final = (pg.LRU_INACTIVE_ANON, pg.LRU_INACTIVE_FILE)
+#: Events that come for each batch.
+_BATCH_EVENTS: Final = (
+    MmVmscanLruIsolate,
+    MmVmscanLruShrinkInactive,
+    MmVmscanLruShrinkActive,
+    MmVmscanWriteFolio,
+)
 
 
 class PageIo(Protocol):
@@ -43,6 +50,20 @@ class PageIo(Protocol):
     def wakeup_flusher_threads(self) -> None:
         """Have dirty file pages written."""
         ...
+
+
+class _Buffers:
+    """What one scan keeps between its batches: `mmfw.jit.shrink_lists` says what is where."""
+
+    __slots__ = ("batch", "out", "state", "written")
+
+    def __init__(self) -> None:
+        room = 4 * SWAP_CLUSTER_MAX
+        self.state = np.zeros(lists.W_SIZE, dtype=np.int64)
+        self.batch = np.empty(room, dtype=np.int64)
+        self.out = np.zeros(jit.R_SIZE, dtype=np.int64)
+        # A huge page among the last of a batch may be written page by page.
+        self.written = np.empty(room + PAGEBLOCK_NR_PAGES, dtype=np.int64)
 
 
 class LruScan:
@@ -79,8 +100,8 @@ class LruScan:
         self._vmstat = vmstat
         self._costs = costs
         self._refaults = [0, 0]
-        # One set for each depth of nesting: reclaim does not nest in one task, but tasks may alternate.
-        self._buffers: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
+        # Spare ones: reclaim does not nest in one task, but tasks may alternate.
+        self._buffers: list[_Buffers] = []
 
     # --- what to scan -------------------------------------------------------------------------------
 
@@ -160,49 +181,116 @@ class LruScan:
 
     def shrink_lruvec(self, sc: ScanControl, caller: Reclaimer) -> None:
         """Scan the lists by their counts, until enough was reclaimed (``shrink_lruvec()``)."""
-        nr = self.get_scan_count(sc)
-        targets = list(nr)
-        before = sc.nr_reclaimed
-        nr_to_reclaim = sc.nr_to_reclaim
         kswapd = caller is Reclaimer.KSWAPD
-        proportional = not kswapd and sc.priority == DEF_PRIORITY
-        while nr[pg.LRU_INACTIVE_ANON] or nr[pg.LRU_ACTIVE_FILE] or nr[pg.LRU_INACTIVE_FILE]:
-            for lru in range(pg.LRU_UNEVICTABLE):
-                if nr[lru]:
-                    nr_to_scan = min(nr[lru], SWAP_CLUSTER_MAX)
-                    nr[lru] -= nr_to_scan
-                    sc.nr_reclaimed += self._shrink_list(lru, nr_to_scan, sc, kswapd=kswapd)
-            self._context.might_sleep()
-            if sc.nr_reclaimed - before < nr_to_reclaim or proportional:
-                continue
-            # The kind with less left is stopped, the other is brought to the same fraction of its target; so the next
-            # round, which finds one kind at 0, is the last.
-            file = nr[pg.LRU_INACTIVE_FILE] + nr[pg.LRU_ACTIVE_FILE]
-            anon = nr[pg.LRU_INACTIVE_ANON] + nr[pg.LRU_ACTIVE_ANON]
-            if not file or not anon:
-                break
-            small, large = (pg.LRU_INACTIVE_ANON, pg.LRU_INACTIVE_FILE)
-            if file <= anon:
-                small, large = large, small
-            target = targets[small] + targets[small + 1] + 1
-            percentage = min(file, anon) * 100 // target
-            nr[small] = nr[small + 1] = 0
-            for lru in (large, large + 1):
-                done = targets[lru] - nr[lru]
-                nr[lru] = targets[lru] * (100 - percentage) // 100
-                nr[lru] -= min(nr[lru], done)
+        whole = not kswapd and sc.priority == DEF_PRIORITY
+        may_deactivate = bool(sc.may_deactivate_anon) << pg.LRU_ACTIVE_ANON
+        may_deactivate |= bool(sc.may_deactivate_file) << pg.LRU_ACTIVE_FILE
+        buffers = self._take_buffers()
+        state = buffers.state
+        state[lists.W_CLUSTER] = SWAP_CLUSTER_MAX
+        state[lists.W_NR : lists.W_NR + pg.LRU_UNEVICTABLE] = self.get_scan_count(sc)
+        state[lists.W_TARGET : lists.W_TARGET + pg.LRU_UNEVICTABLE] = state[: pg.LRU_UNEVICTABLE]
+        state[lists.W_NR_TO_RECLAIM] = lists.NO_GOAL if whole else sc.nr_to_reclaim
+        self._shrink_lists(sc, buffers, may_deactivate, kswapd=kswapd)
+        if state[lists.W_SKIPPED_DEACTIVATE]:
+            sc.skipped_deactivate = True
+        self._buffers.append(buffers)
         if self.can_age_anon_pages() and self.inactive_is_low(False):
             self.shrink_active_list(pg.LRU_ACTIVE_ANON, SWAP_CLUSTER_MAX, sc)
 
-    def _shrink_list(self, lru: int, nr_to_scan: int, sc: ScanControl, *, kswapd: bool) -> int:
-        """``shrink_list()``; pages reclaimed."""
-        if lru in _INACTIVE:
-            return self._shrink_inactive_list(lru, nr_to_scan, sc, kswapd=kswapd)
-        if sc.may_deactivate_file if lru == pg.LRU_ACTIVE_FILE else sc.may_deactivate_anon:
-            self.shrink_active_list(lru, nr_to_scan, sc)
-        else:
-            sc.skipped_deactivate = True
-        return 0
+    def shrink_inactive_list(self, lru: int, nr_to_scan: int, sc: ScanControl, *, kswapd: bool) -> int:
+        """One batch of an inactive list (``shrink_inactive_list()``); pages reclaimed."""
+        return self._one_batch(lru, nr_to_scan, sc, kswapd=kswapd)
+
+    def shrink_active_list(self, lru: int, nr_to_scan: int, sc: ScanControl) -> None:
+        """Move one batch from an active list to the inactive one (``shrink_active_list()``)."""
+        self._one_batch(lru, nr_to_scan, sc, kswapd=False)
+
+    def _one_batch(self, lru: int, nr_to_scan: int, sc: ScanControl, *, kswapd: bool) -> int:
+        buffers = self._take_buffers()
+        state = buffers.state
+        state[lists.W_CLUSTER] = state[lists.W_NR + lru] = nr_to_scan
+        state[lists.W_LRU] = lru
+        state[lists.W_NR_TO_RECLAIM] = lists.NO_GOAL
+        self._shrink_lists(sc, buffers, 1 << lru, kswapd=kswapd, sleeps=False)
+        reclaimed = int(state[lists.W_RECLAIMED])
+        self._buffers.append(buffers)
+        return reclaimed
+
+    def _shrink_lists(
+        self, sc: ScanControl, buffers: _Buffers, may_deactivate: int, *, kswapd: bool, sleeps: bool = True
+    ) -> None:
+        """The rounds over the lists, in compiled code for as long as nobody else does anything.
+
+        `may_deactivate` has the bits of the active lists that may be shrunk; the caller may give way after a round if it
+        `sleeps`.
+        """
+        memory, context, costs = self._memory, self._context, self._costs
+        isolate_ns = skip_ns = shrink_ns = 0
+        if costs is not None:
+            isolate_ns, skip_ns, shrink_ns = (
+                costs.lru_isolate_page,
+                costs.lru_skip_page,
+                costs.lru_shrink_page,
+            )
+        # Who listens hears of each batch at its own time.
+        heard = bool(memory.S[pg.S_TRACE_MASK]) or any(map(self._trace.enabled, _BATCH_EVENTS))
+        status = lists.LISTS_ROUND
+        while status != lists.LISTS_DONE:
+            status = lists.shrink_lists(
+                memory.page,
+                memory.pb,
+                memory.S,
+                self._rmap.slots,
+                context.cpu,
+                buffers.state,
+                sc.reclaim_idx,
+                self._bits(sc, kswapd=kswapd),
+                may_deactivate,
+                isolate_ns,
+                skip_ns,
+                shrink_ns,
+                0 if heard else context.quiet_ns,
+                sleeps and context.need_resched(),
+                buffers.batch,
+                buffers.out,
+                buffers.written,
+            )
+            done = buffers.state.tolist()
+            if done[lists.W_LAST_LRU] != lists.NO_LRU:
+                if heard:
+                    self._emit_isolated(done, sc, buffers.out.tolist())
+                if costs is not None:
+                    context.charge(done[lists.W_NS], "reclaim")
+                self._take_in(done, sc, buffers)
+                if heard:
+                    self._emit_shrunk(done, sc, buffers.out.tolist())
+            if status == lists.LISTS_ROUND:
+                context.might_sleep()
+
+    def _take_in(self, done: list[int], sc: ScanControl, buffers: _Buffers) -> None:
+        """Have written what the last batch says, and add up what all of them met."""
+        file = done[lists.W_LAST_LRU] == pg.LRU_INACTIVE_FILE
+        nr_written = int(buffers.out[jit.R_NR_WRITTEN])
+        if nr_written and self.page_io is not None:
+            # The device keeps them for longer than this batch.
+            to_write = buffers.written[:nr_written].copy()
+            if self._trace.enabled(MmVmscanWriteFolio):
+                for pfn in to_write:
+                    self._trace.emit(MmVmscanWriteFolio(int(pfn), file))
+            self.page_io.submit(to_write, file=file)
+        got = done[lists.W_SUM : lists.W_SUM_FILE]
+        sc.nr_reclaimed += got[jit.R_RECLAIMED]
+        sc.nr_scanned += got[jit.R_NR_SCANNED]
+        sc.nr.dirty += got[jit.R_DIRTY]
+        sc.nr.congested += got[jit.R_CONGESTED]
+        sc.nr.unqueued_dirty += got[jit.R_UNQUEUED_DIRTY]
+        sc.nr.writeback += got[jit.R_WRITEBACK]
+        sc.nr.immediate += got[jit.R_IMMEDIATE]
+        sc.nr.taken += got[jit.R_TAKEN]
+        sc.nr.file_taken += done[lists.W_SUM_FILE]
+        if done[lists.W_ALL_DIRTY] and self.page_io is not None:
+            self.page_io.wakeup_flusher_threads()
 
     def _bits(self, sc: ScanControl, *, kswapd: bool) -> int:
         bits = jit.MAY_UNMAP if sc.may_unmap else 0
@@ -215,62 +303,46 @@ class LruScan:
         bits |= jit.PGDAT_DIRTY if self._pgdat.many_dirty else 0
         return bits
 
-    def _take_buffers(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        if self._buffers:
-            return self._buffers.pop()
-        room = 4 * SWAP_CLUSTER_MAX
-        return (
-            np.empty(room, dtype=np.int64),
-            np.zeros(jit.R_SIZE, dtype=np.int64),
-            # A huge page among the last of a batch may be written page by page.
-            np.empty(room + PAGEBLOCK_NR_PAGES, dtype=np.int64),
-        )
+    def _take_buffers(self) -> _Buffers:
+        if not self._buffers:
+            return _Buffers()
+        buffers = self._buffers.pop()
+        buffers.state[:] = 0
+        return buffers
 
-    def _shrink_inactive_list(self, lru: int, nr_to_scan: int, sc: ScanControl, *, kswapd: bool) -> int:
-        """``shrink_inactive_list()``: one batch; pages reclaimed."""
-        memory, file = self._memory, lru == pg.LRU_INACTIVE_FILE
-        buffers = batch, out, written = self._take_buffers()
-        reclaim.shrink_inactive_list(
-            memory.page,
-            memory.pb,
-            memory.S,
-            self._rmap.slots,
-            self._context.cpu,
-            lru,
-            nr_to_scan,
-            sc.reclaim_idx,
-            self._bits(sc, kswapd=kswapd),
-            batch,
-            out,
-            written,
-        )
-        got = out.tolist()
-        nr_written = got[jit.R_NR_WRITTEN]
-        to_write = written[:nr_written].copy() if nr_written else None
-        self._buffers.append(buffers)
-        self._emit_isolate(lru, nr_to_scan, sc, got)
-        if self._costs is not None:
-            ns = self._isolation_ns(got, self._costs)
-            self._context.charge(ns + got[jit.R_TAKEN] * self._costs.lru_shrink_page, "reclaim")
-        if not got[jit.R_TAKEN]:
-            return 0
-        if to_write is not None and self.page_io is not None:
-            if self._trace.enabled(MmVmscanWriteFolio):
-                for pfn in to_write:
-                    self._trace.emit(MmVmscanWriteFolio(int(pfn), file))
-            self.page_io.submit(to_write, file=file)
-        sc.nr_scanned += got[jit.R_NR_SCANNED]
-        sc.nr.dirty += got[jit.R_DIRTY]
-        sc.nr.congested += got[jit.R_CONGESTED]
-        sc.nr.unqueued_dirty += got[jit.R_UNQUEUED_DIRTY]
-        sc.nr.writeback += got[jit.R_WRITEBACK]
-        sc.nr.immediate += got[jit.R_IMMEDIATE]
-        sc.nr.taken += got[jit.R_TAKEN]
-        if file:
-            sc.nr.file_taken += got[jit.R_TAKEN]
-        if got[jit.R_UNQUEUED_DIRTY] == got[jit.R_TAKEN] and self.page_io is not None:
-            self.page_io.wakeup_flusher_threads()
-        if self._trace.enabled(MmVmscanLruShrinkInactive):
+    # --- for who listens ------------------------------------------------------------------------------
+
+    def _emit_isolated(self, done: list[int], sc: ScanControl, got: list[int]) -> None:
+        lru = done[lists.W_LAST_LRU]
+        if self._trace.enabled(MmVmscanLruIsolate):
+            self._trace.emit(
+                MmVmscanLruIsolate(
+                    0 if sc.may_unmap else 2,
+                    sc.reclaim_idx,
+                    sc.order,
+                    done[lists.W_LAST_NR],
+                    got[jit.R_SCANNED],
+                    got[jit.R_SKIPPED],
+                    got[jit.R_TAKEN],
+                    lru,
+                )
+            )
+        if lru not in _INACTIVE and self._trace.enabled(MmVmscanLruShrinkActive):
+            self._trace.emit(
+                MmVmscanLruShrinkActive(
+                    self._pgdat.node_id,
+                    got[jit.R_TAKEN],
+                    got[jit.R_ACTIVATE_FILE],
+                    got[jit.R_RECLAIMED],
+                    got[jit.R_REF_KEEP],
+                    sc.priority,
+                    lru == pg.LRU_ACTIVE_FILE,
+                )
+            )
+
+    def _emit_shrunk(self, done: list[int], sc: ScanControl, got: list[int]) -> None:
+        lru = done[lists.W_LAST_LRU]
+        if lru in _INACTIVE and got[jit.R_TAKEN] and self._trace.enabled(MmVmscanLruShrinkInactive):
             self._trace.emit(
                 MmVmscanLruShrinkInactive(
                     self._pgdat.node_id,
@@ -285,53 +357,6 @@ class LruScan:
                     got[jit.R_REF_KEEP],
                     got[jit.R_UNMAP_FAIL],
                     sc.priority,
-                    file,
-                )
-            )
-        return int(got[jit.R_RECLAIMED])
-
-    def shrink_active_list(self, lru: int, nr_to_scan: int, sc: ScanControl) -> None:
-        """Move one batch from an active list to the inactive one (``shrink_active_list()``)."""
-        memory = self._memory
-        buffers = batch, out, _ = self._take_buffers()
-        reclaim.shrink_active_list(
-            memory.page, memory.pb, memory.S, lru, nr_to_scan, sc.reclaim_idx, 0, batch, out
-        )
-        got = out.tolist()
-        self._buffers.append(buffers)
-        self._emit_isolate(lru, nr_to_scan, sc, got)
-        if self._trace.enabled(MmVmscanLruShrinkActive):
-            self._trace.emit(
-                MmVmscanLruShrinkActive(
-                    self._pgdat.node_id,
-                    got[jit.R_TAKEN],
-                    got[jit.R_ACTIVATE_FILE],
-                    got[jit.R_RECLAIMED],
-                    got[jit.R_REF_KEEP],
-                    sc.priority,
-                    lru == pg.LRU_ACTIVE_FILE,
-                )
-            )
-        if self._costs is not None:
-            self._context.charge(2 * self._isolation_ns(got, self._costs), "reclaim")
-
-    @staticmethod
-    def _isolation_ns(got: list[int], costs: CostProfile) -> int:
-        """What an isolation took; pages put aside for their zone are looked at and moved, no more."""
-        skipped = got[jit.R_SKIPPED]
-        return skipped * costs.lru_skip_page + (got[jit.R_SCANNED] - skipped) * costs.lru_isolate_page
-
-    def _emit_isolate(self, lru: int, nr_to_scan: int, sc: ScanControl, got: list[int]) -> None:
-        if self._trace.enabled(MmVmscanLruIsolate):
-            self._trace.emit(
-                MmVmscanLruIsolate(
-                    0 if sc.may_unmap else 2,
-                    sc.reclaim_idx,
-                    sc.order,
-                    nr_to_scan,
-                    got[jit.R_SCANNED],
-                    got[jit.R_SKIPPED],
-                    got[jit.R_TAKEN],
-                    lru,
+                    lru == pg.LRU_INACTIVE_FILE,
                 )
             )
