@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import fields
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from mmfw.mm.trace import (
@@ -48,6 +46,10 @@ DIGESTED_EVENTS: Final[tuple[type[TraceEvent], ...]] = (
     ReclaimRetryZone, CompactRetry, MarkVictim,
 )  # fmt: skip
 
+#: Lines that are digested together.
+_LINES_AT_ONCE: Final = 512
+_WAKE_ORDER: Final = [each.name for each in fields(MmVmscanKswapdWake)].index("order")
+
 
 class EventLog:
     """Digests `DIGESTED_EVENTS` with their times, and counts those the result shows.
@@ -66,26 +68,25 @@ class EventLog:
     def __init__(self, mm: Mm) -> None:
         self._mm = mm
         self._hash = hashlib.sha256()
-        self._read: dict[type, Callable[[Any], Any]] = {}
-        self._last: tuple[TraceEvent | None, str] = None, ""
+        self._lines: list[str] = []
         self.kswapd_wakes: dict[int, int] = {}
         for kind in DIGESTED_EVENTS:
-            mm.trace.subscribe(kind, self._note)
+            mm.trace.subscribe_fields(kind, self._note)
 
-    def _note(self, event: TraceEvent) -> None:
-        kind = type(event)
-        last, text = self._last
-        if event is not last:  # the same one again says the same: events are frozen
-            read = self._read.get(kind)
-            if read is None:
-                read = self._read[kind] = attrgetter(*(f.name for f in fields(event)))
-            text = f"{kind.__name__} {read(event)!r}\n"
-            self._last = event, text
-        self._hash.update(f"{self._mm.sched.now} {text}".encode())
+    def _note(self, kind: type[TraceEvent], values: tuple[Any, ...]) -> None:
+        lines = self._lines
+        lines.append(f"{self._mm.sched.now} {kind.__name__} {values if len(values) > 1 else values[0]!r}\n")
+        if len(lines) == _LINES_AT_ONCE:
+            self._digest()
         if kind is MmVmscanKswapdWake:
-            order = event.order  # type: ignore[attr-defined] # just told apart by its class
+            order = values[_WAKE_ORDER]
             self.kswapd_wakes[order] = self.kswapd_wakes.get(order, 0) + 1
+
+    def _digest(self) -> None:
+        self._hash.update("".join(self._lines).encode())
+        self._lines.clear()
 
     def hexdigest(self) -> str:
         """SHA-256 of the events so far."""
+        self._digest()
         return self._hash.hexdigest()

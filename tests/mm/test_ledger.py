@@ -69,3 +69,18 @@ def test_a_block_that_merged_to_order_10_counts_too():
     mm.free_pages(pfn, 10)
     mm.sched.run(mm.sched.now + YIELD_NS)
     assert losses_of(mm, "cache").nr_blocks_formed == 1
+
+
+def test_blocks_are_found_whether_named_whole_or_page_by_page():
+    mm = make_mm("256M", start=True)
+    large, small = mm.alloc_pages(gfp.GFP_KERNEL, 10), mm.alloc_pages(gfp.GFP_KERNEL, 9)
+    blocks = [(10, np.array([large])), (9, np.array([small]))]
+    mm.ledger.evicted("whole", nr_objects=1, nr_pages=1536, blocks=blocks)
+    pages = np.concatenate([np.arange(pfns[0], pfns[0] + (1 << order)) for order, pfns in blocks])
+    mm.ledger.evicted("single", nr_objects=1, nr_pages=1536, pfns=pages)
+    mm.free_pages(large, 10)
+    mm.free_pages(small, 9)
+    mm.drain_all_pages()
+    mm.sched.run(mm.sched.now + YIELD_NS)
+    found = [(losses.nr_pages_located, losses.nr_blocks_formed) for _, losses in mm.ledger]
+    assert found == [(1536, 3), (1536, 3)]

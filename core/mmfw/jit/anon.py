@@ -54,6 +54,7 @@ from mmfw.jit.page import (
     list_add_tail,
 )
 from mmfw.jit.pagecache import NO_PAGE, free_stack, take_folio
+from mmfw.jit.prefetch import AHEAD, prefetch_page
 
 #: Flags that the pages of a huge page get from its head when it is split (``__split_huge_page_tail()``).
 TAIL_FLAGS: Final = (
@@ -234,6 +235,10 @@ def zap_slots(
         slot = i64(at[i])
         was = i64(slots[slot])
         i += 1
+        if i + AHEAD < at.shape[0]:
+            ahead = i64(slots[i64(at[i + AHEAD])])
+            if ahead < SLOT_SHADOW:
+                prefetch_page(page, ahead)
         if was >= SLOT_SHADOW:
             S[S_NODE_STAT + NS_FREE_SWAP] += 0 if was == SLOT_EMPTY else 1
             slots[slot] = SLOT_EMPTY

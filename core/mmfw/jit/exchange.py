@@ -15,6 +15,7 @@ from mmfw.jit.alloc import (
     get_page_from_freelist,
 )
 from mmfw.jit.page import S_BOOST_WAKE, S_TRACE_CAP, S_TRACE_N, TR_PAGE_ALLOC, trace
+from mmfw.jit.prefetch import AHEAD, prefetch_page
 
 
 @njit
@@ -45,6 +46,8 @@ def exchange_batch(
     while i < old.shape[0]:
         if S[S_TRACE_N] > S[S_TRACE_CAP] // 2:
             return BATCH_TRACE_FULL, i
+        if i + AHEAD < old.shape[0]:
+            prefetch_page(page, i64(old[i + AHEAD]))
         pfn = get_page_from_freelist(page, pb, S, cpu, node_row, gfp, order, mt, hzi, flags)
         if pfn < 0:
             return BATCH_SLOWPATH, i

@@ -45,6 +45,7 @@ from mmfw.jit.page import (
     TYPE_MASK,
     WORD,
 )
+from mmfw.jit.prefetch import AHEAD, prefetch_page
 
 #: Slots of one node of a file's tree; the first slot of a file is a multiple of it.
 XA_CHUNK_SIZE: Final = 64
@@ -123,6 +124,8 @@ def insert_folios(
     ``at`` is the first slot of each folio; a folio of an order above 0 takes ``1 << order`` slots.
     """
     for i in range(pfns.shape[0]):
+        if i + AHEAD < pfns.shape[0]:
+            prefetch_page(page, i64(pfns[i + AHEAD]))
         pfn = i64(pfns[i])
         slot = i64(at[i])
         was = i64(slots[slot])
@@ -329,6 +332,8 @@ def folio_heads(page: Any, pfns: Any, out: Any) -> None:
 def end_writeback(page: Any, pb: Any, S: Any, cpu: int, pfns: Any) -> None:
     """The device has written folios (``folio_end_writeback()``): those for reclaim go next, ownerless ones are freed."""
     for i in range(pfns.shape[0]):
+        if i + AHEAD < pfns.shape[0]:
+            prefetch_page(page, i64(pfns[i + AHEAD]))
         pfn = i64(pfns[i])
         word = i64(page[4 * pfn + WORD])
         page[4 * pfn + WORD] = word & ~(PG_WRITEBACK | PG_RECLAIM)

@@ -42,15 +42,14 @@ class Deferral:
     ) -> None:
         if self._trace.enabled(kind):
             S, z = self._memory.S, self._memory.zone_offset(zone.index)
-            self._trace.emit(
-                kind(
-                    zone.node,
-                    zone.index,
-                    order,
-                    int(S[z + pg.Z_ORDER_FAILED]),
-                    int(S[z + pg.Z_CONSIDERED]),
-                    int(S[z + pg.Z_DEFER_SHIFT]),
-                )
+            self._trace.fire(
+                kind,
+                zone.node,
+                zone.index,
+                order,
+                int(S[z + pg.Z_ORDER_FAILED]),
+                int(S[z + pg.Z_CONSIDERED]),
+                int(S[z + pg.Z_DEFER_SHIFT]),
             )
 
     def compaction_deferred(self, zone: Zone, order: int) -> bool:

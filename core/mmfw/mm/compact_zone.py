@@ -152,8 +152,7 @@ class CompactRun:
         self._finished_event = None
         memory_list = memory.take_owner_list()
         self._cc[cct.CC_LIST] = memory_list
-        if self._trace.enabled(MmCompactionBegin):
-            self._trace.emit(MmCompactionBegin(*self._scanners(zone), control.mode != MigrateMode.ASYNC))
+        self._trace.fire(MmCompactionBegin, *self._scanners(zone), control.mode != MigrateMode.ASYNC)
         if self._costs is not None:
             self._context.charge(self._costs.compact_zone, "compaction")
         try:
@@ -168,10 +167,7 @@ class CompactRun:
         self._vmstat.count(VmEvent.compact_migrate_scanned, control.total_migrate_scanned)
         self._vmstat.count(VmEvent.compact_free_scanned, control.total_free_scanned)
         self._charge()
-        if self._trace.enabled(MmCompactionEnd):
-            self._trace.emit(
-                MmCompactionEnd(*self._scanners(zone), control.mode != MigrateMode.ASYNC, result)
-            )
+        self._trace.fire(MmCompactionEnd, *self._scanners(zone), control.mode != MigrateMode.ASYNC, result)
         return result
 
     def _scanners(self, zone: Zone) -> tuple[int, int, int, int]:

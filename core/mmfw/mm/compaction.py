@@ -145,8 +145,7 @@ class Compaction:
             index = fragmentation_index(zone.nr_free_by_order(), order)
             if 0 <= index <= self._memory.vm.extfrag_threshold:
                 result = CompactResult.NOT_SUITABLE_ZONE
-        if self._trace.enabled(MmCompactionSuitable):
-            self._trace.emit(MmCompactionSuitable(zone.node, zone.index, order, result))
+        self._trace.fire(MmCompactionSuitable, zone.node, zone.index, order, result)
         return CompactResult.SKIPPED if result == CompactResult.NOT_SUITABLE_ZONE else result
 
     def compaction_zonelist_suitable(self, order: int, alloc_flags: int, highest_zoneidx: int) -> bool:
@@ -221,8 +220,7 @@ class Compaction:
         """
         if not gfp_mask & gfp.IO:
             return CompactResult.SKIPPED, -1
-        if self._trace.enabled(MmCompactionTryToCompactPages):
-            self._trace.emit(MmCompactionTryToCompactPages(order, gfp_mask, prio))
+        self._trace.fire(MmCompactionTryToCompactPages, order, gfp_mask, prio)
         result = CompactResult.SKIPPED
         with self._context.memalloc_noreclaim():
             for zone in self._zones_down(highest_zoneidx):
@@ -326,16 +324,14 @@ class Compaction:
             for zone in self._zones_up(asked)
         ):
             return
-        if self._trace.enabled(MmCompactionWakeupKcompactd):
-            self._trace.emit(MmCompactionWakeupKcompactd(pgdat.node_id, order, highest_zoneidx))
+        self._trace.fire(MmCompactionWakeupKcompactd, pgdat.node_id, order, highest_zoneidx)
         self._wait.wake_up()
 
     def kcompactd_do_work(self) -> None:
         """Compact for the order that was asked (``kcompactd_do_work()``)."""
         pgdat = self.pgdat
         order, hzi = pgdat.kcompactd_max_order, pgdat.kcompactd_highest_zoneidx
-        if self._trace.enabled(MmCompactionKcompactdWake):
-            self._trace.emit(MmCompactionKcompactdWake(pgdat.node_id, order, hzi))
+        self._trace.fire(MmCompactionKcompactdWake, pgdat.node_id, order, hzi)
         self._vmstat.count(VmEvent.compact_daemon_wake)
         plan = self._plan_kcompactd_work
         if plan is None:

@@ -61,8 +61,7 @@ class Kcompactd:
         pgdat, compaction = self._compaction.pgdat, self._compaction
         timeout = FRAG_CHECK_INTERVAL_NS
         while True:
-            if self._trace.enabled(MmCompactionKcompactdSleep):
-                self._trace.emit(MmCompactionKcompactdSleep(pgdat.node_id))
+            self._trace.fire(MmCompactionKcompactdSleep, pgdat.node_id)
             asked = self._wait_for_work(timeout)
             self._busy_since = self._sched.now
             timeout = FRAG_CHECK_INTERVAL_NS

@@ -99,8 +99,7 @@ class Kswapd:
                 request, beyond = self._requests.take(request.highest_zoneidx)
                 self._busy_since = self._sched.now
                 self._sched.charge(self._sched.costs.kswapd_wake, "kswapd")
-                if self._trace.enabled(MmVmscanKswapdWake):
-                    self._trace.emit(MmVmscanKswapdWake(node_id, request.highest_zoneidx, request.order))
+                self._trace.fire(MmVmscanKswapdWake, node_id, request.highest_zoneidx, request.order)
                 pass_ns = self._sched.costs.balance_pgdat
                 self._sched.charge(self._sched.costs.kswapd_wake + self._first_pass_ns + pass_ns, "kswapd")
                 self._first_pass_ns = 0
@@ -128,8 +127,7 @@ class Kswapd:
             self._wait.finish_wait()
             self._wait.prepare_to_wait()
         if not remaining and balancer.prepare_kswapd_sleep(reclaim_order, highest_zoneidx, beyond):
-            if self._trace.enabled(MmVmscanKswapdSleep):
-                self._trace.emit(MmVmscanKswapdSleep(self._pgdat.node_id))
+            self._trace.fire(MmVmscanKswapdSleep, self._pgdat.node_id)
             self._sched.schedule_timeout(MAX_SCHEDULE_TIMEOUT, self._wait)
         else:
             self._vmstat.count(

@@ -6,7 +6,7 @@ not, for /proc/vmstat counts their refaults (``workingset_refault_*``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -91,7 +91,13 @@ class Ledger:
         self._of(subsystem)
 
     def evicted(
-        self, subsystem: str, *, nr_objects: int, nr_pages: int, pfns: NDArray[np.int64] | None = None
+        self,
+        subsystem: str,
+        *,
+        nr_objects: int,
+        nr_pages: int,
+        pfns: NDArray[np.int64] | None = None,
+        blocks: Iterable[tuple[int, NDArray[np.int64]]] = (),
     ) -> None:
         """Reclaim or compaction took objects away; a free that their owner wanted is none.
 
@@ -103,21 +109,30 @@ class Ledger:
             How much.
         pfns : int64[n], optional
             The pages that went, so that one can see whether a block forms there.
+        blocks : iterable of (int, int64[n])
+            The same for whole blocks: their order, and first pfns.
         """
         losses = self._of(subsystem)
         losses.nr_objects_evicted += nr_objects
         losses.nr_pages_evicted += nr_pages
-        if pfns is not None and len(pfns):
-            losses.nr_pages_located += len(pfns)
-            runs = np.empty(len(pfns), dtype=np.int64)
-            nr_runs = count.blocks_of(pfns, PAGEBLOCK_ORDER, runs)
-            # Pages come in runs, and there are few blocks: what is sorted is short.
-            blocks = np.array(sorted(set(runs[:nr_runs].tolist())), dtype=np.int64)
+        nr_located = 0
+        found: set[int] = set()
+        for order, heads in blocks if pfns is None else ((0, pfns), *blocks):
+            nr_located += len(heads) << order
+            runs = np.empty(len(heads), dtype=np.int64)
+            nr_runs = count.blocks_of(heads, PAGEBLOCK_ORDER, runs)
+            # Pages come in runs, and there are few pageblocks.
+            for first in runs[:nr_runs].tolist():
+                found.update(range(first, first + (1 << max(0, order - PAGEBLOCK_ORDER))))
+        if not nr_located:
+            return
+        losses.nr_pages_located += nr_located
+        where = np.array(sorted(found), dtype=np.int64)
 
-            def look() -> None:
-                losses.nr_blocks_formed += count.nr_free_blocks(self._memory.page, blocks, PAGEBLOCK_ORDER)
+        def look() -> None:
+            losses.nr_blocks_formed += count.nr_free_blocks(self._memory.page, where, PAGEBLOCK_ORDER)
 
-            self._sched.call_at(self._sched.now + YIELD_NS, look)
+        self._sched.call_at(self._sched.now + YIELD_NS, look)
 
     def recreated(self, subsystem: str, *, nr_objects: int, nr_pages: int, age_ns: int) -> None:
         """The load needed evicted objects again, `age_ns` after they went; ns.

@@ -166,8 +166,7 @@ class OomControl:
         if task.pid in self._victims:
             return
         self._victims.add(task.pid)
-        if self._trace.enabled(MarkVictim):
-            self._trace.emit(MarkVictim(task.pid))
+        self._trace.fire(MarkVictim, task.pid)
         self._sched.spawn(self._reap, task, name="oom_reaper", flags=PF_KTHREAD)
 
     def _reap(self, task: Task) -> None:

@@ -125,19 +125,17 @@ def do_shrink_slab(
     shrinker.nr_deferred[slot] = 0
     delta = shrink_delta(freeable, priority, ops.seeks)
     total_scan = shrink_total_scan(deferred, delta, freeable, priority)
-    if trace.enabled(MmShrinkSlabStart):
-        trace.emit(
-            MmShrinkSlabStart(
-                shrinker=ops.name,
-                nid=shrinkctl.nid,
-                nr_objects_to_shrink=deferred,
-                gfp_flags=shrinkctl.gfp_mask,
-                cache_items=freeable,
-                delta=delta,
-                total_scan=total_scan,
-                priority=priority,
-            )
-        )
+    trace.fire(
+        MmShrinkSlabStart,
+        ops.name,
+        shrinkctl.nid,
+        deferred,
+        shrinkctl.gfp_mask,
+        freeable,
+        delta,
+        total_scan,
+        priority,
+    )
     freed = 0
     scanned = 0
     fruitless = 0
@@ -160,17 +158,15 @@ def do_shrink_slab(
     shrinker.nr_pages_freed += vmstat.pgfree - pgfree
     left = min(max(deferred + delta - scanned, 0), 2 * freeable)
     shrinker.nr_deferred[slot] += left
-    if trace.enabled(MmShrinkSlabEnd):
-        trace.emit(
-            MmShrinkSlabEnd(
-                shrinker=ops.name,
-                nid=shrinkctl.nid,
-                unused_scan=deferred,
-                new_scan=shrinker.nr_deferred[slot],
-                total_scan=total_scan,
-                retval=freed,
-            )
-        )
+    trace.fire(
+        MmShrinkSlabEnd,
+        ops.name,
+        shrinkctl.nid,
+        deferred,
+        shrinker.nr_deferred[slot],
+        total_scan,
+        freed,
+    )
     return freed
 
 

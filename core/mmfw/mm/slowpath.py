@@ -380,8 +380,7 @@ class Slowpath:
             if attempt.costly:
                 max_retries //= 4
             retry = attempt.compaction_retries <= max_retries or self._raise_compact_priority(attempt)
-        if self._trace.enabled(CompactRetry):
-            self._trace.emit(CompactRetry(order, prio, attempt.result, retries, max_retries, retry))
+        self._trace.fire(CompactRetry, order, prio, attempt.result, retries, max_retries, retry)
         return retry
 
     @staticmethod

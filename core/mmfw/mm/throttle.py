@@ -68,5 +68,4 @@ def reclaim_throttle(
         return
     ns = _TIMEOUT_NS[reason]
     context.schedule_timeout(ns)
-    if trace.enabled(MmVmscanThrottled):
-        trace.emit(MmVmscanThrottled(pgdat.node_id, ns // 1000, ns // 1000, reason))
+    trace.fire(MmVmscanThrottled, pgdat.node_id, ns // 1000, ns // 1000, reason)

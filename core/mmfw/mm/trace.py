@@ -7,8 +7,9 @@ the compiled loops' trace buffer instead (`mmfw.jit.page`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, ParamSpec, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,17 +312,22 @@ class MarkVictim(TraceEvent):
 
 
 E = TypeVar("E", bound=TraceEvent)
+P = ParamSpec("P")
+#: Told of an event by its type and the values of its fields, in order of declaration.
+FieldsProbe = Callable[[type[TraceEvent], tuple[Any, ...]], None]
 
 
 class Tracepoints:
     """Who listens to which event.
 
-    A site asks `enabled` before it builds an event, as a kernel site tests its static key.
+    A site that has to compute a field asks `enabled` before, as a kernel site tests its static key.
     """
 
     def __init__(self) -> None:
-        self._by_type: dict[type[TraceEvent], list[Callable[[TraceEvent], None]]] = {}
+        self._by_type: dict[object, list[Callable[[TraceEvent], None]]] = {}
         self._all: list[Callable[[TraceEvent], None]] = []
+        self._by_fields: dict[object, list[FieldsProbe]] = {}
+        self._read: dict[type[TraceEvent], Callable[[Any], Any]] = {}
 
     def subscribe(self, event_type: type[E], probe: Callable[[E], None]) -> None:
         """Call ``probe`` with every event of exactly this type, in order of subscription."""
@@ -331,13 +337,41 @@ class Tracepoints:
         """Call ``probe`` with every event."""
         self._all.append(probe)
 
+    def subscribe_fields(self, event_type: type[TraceEvent], probe: FieldsProbe) -> None:
+        """Call ``probe(event_type, values)`` with every event of exactly this type: cheaper, for none is built for it."""
+        self._by_fields.setdefault(event_type, []).append(probe)
+
     def enabled(self, event_type: type[TraceEvent]) -> bool:
         """Whether anybody listens to a type."""
-        return bool(self._all) or event_type in self._by_type
+        return bool(self._all) or event_type in self._by_type or event_type in self._by_fields
+
+    def fire(self, event_type: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Tell the listeners of an event, which is built only for who wants it whole."""
+        if self._all or kwargs or event_type in self._by_type:
+            self.emit(event_type(*args, **kwargs))
+            return
+        for probe in self._by_fields.get(event_type, ()):
+            probe(event_type, args)  # type: ignore[arg-type] # a class is what it is keyed by
 
     def emit(self, event: TraceEvent) -> None:
         """Hand an event to its listeners; they may read the simulation but not change it."""
-        for probe in self._by_type.get(type(event), ()):
+        kind = type(event)
+        for probe in self._by_type.get(kind, ()):
             probe(event)
         for probe in self._all:
             probe(event)
+        if kind in self._by_fields:
+            read = self._read.get(kind)
+            if read is None:
+                read = self._read[kind] = read_fields(kind)
+            for told in self._by_fields[kind]:
+                told(kind, read(event))
+
+
+def read_fields(event_type: type[TraceEvent]) -> Callable[[Any], tuple[Any, ...]]:
+    """A function that takes the values of an event's fields out, in order of declaration."""
+    names = [each.name for each in fields(event_type)]
+    if len(names) == 1:
+        name = names[0]
+        return lambda event: (getattr(event, name),)
+    return attrgetter(*names)

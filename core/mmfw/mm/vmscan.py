@@ -270,14 +270,12 @@ class Vmscan:
         )
         if self._throttle_direct_reclaim(gfp_mask):
             return 1
-        if self._trace.enabled(MmVmscanDirectReclaimBegin):
-            self._trace.emit(MmVmscanDirectReclaimBegin(order, gfp_mask))
+        self._trace.fire(MmVmscanDirectReclaimBegin, order, gfp_mask)
         with self._context.memalloc_noreclaim():
             self.begin_reclaim()
             nr_reclaimed = self._do_try_to_free_pages(sc)
             self.end_reclaim()
-        if self._trace.enabled(MmVmscanDirectReclaimEnd):
-            self._trace.emit(MmVmscanDirectReclaimEnd(nr_reclaimed))
+        self._trace.fire(MmVmscanDirectReclaimEnd, nr_reclaimed)
         return nr_reclaimed
 
     def _do_try_to_free_pages(self, sc: ScanControl) -> int:

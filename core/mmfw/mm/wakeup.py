@@ -99,8 +99,7 @@ class KswapdRequests:
             if not gfp_mask & DIRECT_RECLAIM:
                 self._wakeup_kcompactd(order, highest_zoneidx)
             return False
-        if self._trace.enabled(MmVmscanWakeupKswapd):
-            self._trace.emit(MmVmscanWakeupKswapd(pgdat.node_id, highest_zoneidx, order, gfp_mask))
+        self._trace.fire(MmVmscanWakeupKswapd, pgdat.node_id, highest_zoneidx, order, gfp_mask)
         self._wait.wake_up()
         return True
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from array import array
 from dataclasses import fields
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +16,6 @@ import numpy as np
 from mmfw.eventlog import DIGESTED_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mmfw.mm.core import Mm
     from mmfw.mm.trace import TraceEvent
 
@@ -38,13 +35,10 @@ def event_name(kind: type[TraceEvent]) -> str:
 class _Kind:
     """Values of one kind of event, row after row."""
 
-    __slots__ = ("fields", "read", "values")
+    __slots__ = ("fields", "values")
 
     def __init__(self, kind: type[TraceEvent]) -> None:
         self.fields = [(each.name, each.type in ("str", str)) for each in fields(kind)]
-        # A second attribute makes attrgetter give a tuple for one field, too; the class is never stored.
-        getter = attrgetter(*(name for name, _ in self.fields), "__class__")
-        self.read: Callable[[TraceEvent], tuple[Any, ...]] = getter
         self.values = array("q")
 
 
@@ -65,14 +59,14 @@ class EventRecorder:
         self._codes = array("B")
         self._names: dict[str, int] = {}
         for kind in DIGESTED_EVENTS:
-            mm.trace.subscribe(kind, self._note)
+            mm.trace.subscribe_fields(kind, self._note)
 
-    def _note(self, event: TraceEvent) -> None:
-        code = self._code[type(event)]
+    def _note(self, event_type: type[TraceEvent], values: tuple[Any, ...]) -> None:
+        code = self._code[event_type]
         kind, names = self._kinds[code], self._names
         self._times.append(self._sched.now)
         self._codes.append(code)
-        for (_, is_name), value in zip(kind.fields, kind.read(event), strict=False):
+        for (_, is_name), value in zip(kind.fields, values, strict=True):
             kind.values.append(names.setdefault(value, len(names)) if is_name else int(value))
 
     def columns(self, pa: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from mmfw_ttm_pool.backup import ttm_pool_backup, ttm_pool_drop_backed_up, ttm_p
 from mmfw_ttm_pool.defragment import defragment_gfp_mask, nr_fragmented_pages, ttm_pool_defragment
 from mmfw_ttm_pool.hookspecs import SKIP_ORDER
 from mmfw_ttm_pool.pool import TtmPool
-from mmfw_ttm_pool.tt import Caching, TtmTt, page_pfns_of
+from mmfw_ttm_pool.tt import Caching, TtmTt, first_blocks_of, page_pfns_of
 
 __all__ = [
     "SKIP_ORDER",
@@ -14,6 +14,7 @@ __all__ = [
     "TtmPool",
     "TtmTt",
     "defragment_gfp_mask",
+    "first_blocks_of",
     "nr_fragmented_pages",
     "page_pfns_of",
     "ttm_pool_alloc",

@@ -94,13 +94,14 @@ def climb_down(
     base = base_gfp_mask(tt, ctx)
     remaining = nr_pages
     allow_pools = True
+    pools = pool.ladder(tt.caching, tt.dma32)
     order = find_order(MAX_PAGE_ORDER, remaining)
     mask, mask_order = 0, -1
     while remaining:
         wanted = remaining >> order
         if at_once is not None:
             wanted = min(wanted, max(1, at_once >> order))
-        pt = pool.select_type(tt.caching, tt.dma32, order)
+        pt = pools[order]
         if pt is not None and allow_pools and pt.nr_blocks:
             run, from_pool = BlockRun(order, pool.take(pt, wanted)), True
         else:

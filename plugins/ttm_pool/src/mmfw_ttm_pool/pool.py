@@ -170,6 +170,7 @@ class TtmPool:
                 for caching in POOLED:
                     self._types[caching, dma32, order] = PoolType(caching, dma32, order, lifo=self.rules.lifo)
         self._shrinker_list = deque(self._types.values())
+        self._ladders: dict[tuple[Caching, bool], tuple[PoolType | None, ...]] = {}
 
     @property
     def types(self) -> tuple[PoolType, ...]:
@@ -188,6 +189,14 @@ class TtmPool:
     def select_type(self, caching: Caching, dma32: bool, order: int) -> PoolType | None:
         """Pool of a class and order; None for cached pages, which have none (``ttm_pool_select_type()``)."""
         return self._types.get((caching, dma32, order))
+
+    def ladder(self, caching: Caching, dma32: bool) -> tuple[PoolType | None, ...]:
+        """Pools of a class by order, as `select_type` says."""
+        found = self._ladders.get((caching, dma32))
+        if found is None:
+            found = tuple(self.select_type(caching, dma32, order) for order in range(NR_PAGE_ORDERS))
+            self._ladders[caching, dma32] = found
+        return found
 
     def give(self, pt: PoolType, pfns: Pfns) -> None:
         """Zero blocks and keep them (``ttm_pool_type_give()``)."""
@@ -222,7 +231,9 @@ class TtmPool:
             return 0
         run = BlockRun(pt.order, pfns)
         pt.lost.add(self.mm.sched.now, len(pfns), self.page_pool_size >> pt.order)
-        self.mm.ledger.evicted(LEDGER_NAME, nr_objects=len(pfns), nr_pages=run.nr_pages, pfns=run.page_pfns())
+        self.mm.ledger.evicted(
+            LEDGER_NAME, nr_objects=len(pfns), nr_pages=run.nr_pages, blocks=[(pt.order, pfns)]
+        )
         self.mm.free_pages_batch(pfns, pt.order)
         return run.nr_pages
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from mmfw.mm.swap import Backup
 
 Pfns = NDArray[np.int64]
+
+
+@cache
+def _offsets(order: int) -> Pfns:
+    """Pages of a block, counted from its first."""
+    return np.arange(1 << order, dtype=np.int64)
 
 
 class Caching(Enum):
@@ -60,7 +67,7 @@ class BlockRun:
         """Pfns of all pages, block by block: int64[nr_pages]."""
         if not self.order:
             return self.pfns
-        return (self.pfns[:, np.newaxis] + np.arange(1 << self.order, dtype=np.int64)).reshape(-1)
+        return (self.pfns[:, np.newaxis] + _offsets(self.order)).reshape(-1)
 
 
 def nr_pages_of(runs: Sequence[BlockRun]) -> int:
@@ -74,6 +81,20 @@ def joined(runs: Sequence[BlockRun]) -> list[BlockRun]:
         BlockRun(order, np.concatenate([run.pfns for run in group]))
         for order, group in groupby(runs, key=lambda run: run.order)
     ]
+
+
+def first_blocks_of(runs: Sequence[BlockRun], nr_pages: int) -> Iterator[tuple[int, Pfns]]:
+    """Order and first pfns of blocks, run by run, until they hold so many pages; of the last block single pages."""
+    for run in runs:
+        if nr_pages <= 0:
+            return
+        whole = min(len(run.pfns), nr_pages >> run.order)
+        if whole:
+            yield run.order, run.pfns[:whole]
+        nr_pages -= whole << run.order
+        if whole < len(run.pfns) and nr_pages:
+            yield 0, run.pfns[whole] + np.arange(nr_pages, dtype=np.int64)
+            return
 
 
 def page_pfns_of(runs: Sequence[BlockRun]) -> Pfns:

@@ -10,7 +10,7 @@ from mmfw_ttm_pool import (
     Caching,
     OperationCtx,
     TtmPool,
-    page_pfns_of,
+    first_blocks_of,
     ttm_pool_alloc,
     ttm_pool_backup,
     ttm_pool_drop_backed_up,
@@ -345,14 +345,14 @@ class XeDevice:
         self._account(bo, -1)
         # Off the LRU before pages go: another task may walk it while this one sleeps in the backup.
         bo.vm.lru[bo.mem_type].pop(bo, None)
-        pages = page_pfns_of(bo.tt.runs)
+        runs = bo.tt.runs
         freed = self._purge(bo) if bo.purgeable else self._back_up(bo, by, writeback, native_order)
         if freed < 0:
             self._account(bo, +1)
             bo.vm.lru[bo.mem_type][bo] = None
             return freed
         bo.evicted_at, bo.evicted_pages = self.mm.sched.now, freed
-        self.mm.ledger.evicted(LEDGER_NAME, nr_objects=1, nr_pages=freed, pfns=pages[:freed])
+        self.mm.ledger.evicted(LEDGER_NAME, nr_objects=1, nr_pages=freed, blocks=first_blocks_of(runs, freed))
         return freed
 
     def _purge(self, bo: XeBo) -> int:
