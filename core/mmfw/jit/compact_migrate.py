@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
+
 from mmfw.jit import events as ev
 from mmfw.jit import i64, inline_njit, njit
 from mmfw.jit.compact_control import (
@@ -282,6 +284,11 @@ def isolate_migratepages_block(page: Any, pb: Any, S: Any, cc: Any, low: int, en
     cc[CC_MIGRATE_PFN] = pfn
 
 
+#: ``resume``, typed: a literal would compile the scanner a second time.
+FRESH: Final[Any] = np.bool_(False)
+RESUMED: Final[Any] = np.bool_(True)
+
+
 @njit
 def isolate_migratepages(page: Any, pb: Any, S: Any, cc: Any, pages: Any, resume: bool) -> int:
     """Isolate pages of the next suitable block (``isolate_migratepages()``).
@@ -317,3 +324,38 @@ def isolate_migratepages(page: Any, pb: Any, S: Any, cc: Any, pages: Any, resume
         start = end
         end += PB_PAGES
     return ISOLATE_SUCCESS if cc[CC_NR_MIGRATEPAGES] != 0 else ISOLATE_NONE
+
+
+@njit
+def resume_isolation(
+    page: Any,
+    pb: Any,
+    S: Any,
+    cc: Any,
+    pages: Any,
+    block_ns: int,
+    page_ns: int,
+    isolate_ns: int,
+    quiet_ns: int,
+) -> int:
+    """Go on after `ISOLATE_AGAIN`, past one such stop after another while all take less than `quiet_ns`.
+
+    Parameters
+    ----------
+    block_ns, page_ns, isolate_ns, quiet_ns : int
+        What a visited block, a scanned and an isolated page cost, and the time for which nobody else does anything.
+
+    Returns
+    -------
+    int
+        An ``ISOLATE_*`` code.
+    """
+    blocks = cc[CC_NR_BLOCKS]
+    scanned = cc[CC_MIGRATE_SCANNED]
+    isolated = cc[CC_NR_ISOLATED]
+    while True:
+        found = isolate_migratepages(page, pb, S, cc, pages, RESUMED)
+        spent = (cc[CC_NR_BLOCKS] - blocks) * block_ns + (cc[CC_MIGRATE_SCANNED] - scanned) * page_ns
+        spent += (cc[CC_NR_ISOLATED] - isolated) * isolate_ns
+        if found != ISOLATE_AGAIN or spent >= quiet_ns:
+            return found

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
-
 from mmfw.jit import events as ev
 from mmfw.jit import i64, njit
 from mmfw.jit.alloc import free_pages_core
@@ -28,7 +26,7 @@ from mmfw.jit.compact_control import (
     scanners_met,
 )
 from mmfw.jit.compact_free import isolate_freepages
-from mmfw.jit.compact_migrate import ISOLATE_NONE, isolate_migratepages
+from mmfw.jit.compact_migrate import FRESH, ISOLATE_NONE, isolate_migratepages
 from mmfw.jit.lru import KEEP_PG_FLAGS, TO_HEAD, lru_add
 from mmfw.jit.page import (
     MOVABLE,
@@ -69,8 +67,6 @@ from mmfw.jit.page import (
     zone_offset,
 )
 
-#: For `isolate_migratepages`; typed, since a literal would compile it once more.
-FRESH: Final[Any] = np.bool_(False)
 #: `migrate_pages` ran out of pages to move to (-ENOMEM).
 MIGRATE_ENOMEM: Final = -1
 NR_MAX_MIGRATE_PAGES_RETRY: Final = 10

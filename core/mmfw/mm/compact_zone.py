@@ -229,7 +229,7 @@ class CompactRun:
             while found == jit_migrate.ISOLATE_AGAIN:
                 self._charge()
                 self._context.might_sleep()
-                found = jit_migrate.isolate_migratepages(memory.page, memory.pb, S, cc, pages, True)
+                found = self._resume_isolation()
             if found == jit_migrate.ISOLATE_SUCCESS:
                 update_cached = False
                 last_migrated = iteration_start
@@ -274,6 +274,24 @@ class CompactRun:
             and not control.ignore_skip_hint
             and not fields[cct.CC_RESCAN]
             and control.mode < MigrateMode.SYNC
+        )
+
+    def _resume_isolation(self) -> int:
+        """Go on after `ISOLATE_AGAIN` for as long as nobody else does anything; a listener to rows hears of each stop."""
+        memory, costs, context = self._memory, self._costs, self._context
+        heard = bool(memory.S[pg.S_TRACE_MASK])
+        return int(
+            jit_migrate.resume_isolation(
+                memory.page,
+                memory.pb,
+                memory.S,
+                self._cc,
+                self._pages,
+                self._pageblock_ns,
+                0 if costs is None else costs.compact_scan_page,
+                0 if costs is None else costs.compact_isolate_page,
+                0 if heard or context.need_resched() else context.quiet_ns,
+            )
         )
 
     def _scan_fruitless_blocks(self, *, update_cached: bool) -> int:
@@ -373,17 +391,20 @@ class CompactRun:
         before, self._charged = self._charged, (blocks, scanned, isolated)
         if costs is None:
             return
+        context = self._context
         ns = (blocks - before[0]) * self._pageblock_ns + (scanned - before[1]) * costs.compact_scan_page
-        self._context.charge(ns + (isolated - before[2]) * costs.compact_isolate_page, "compaction")
+        ns += (isolated - before[2]) * costs.compact_isolate_page
+        if ns:
+            context.charge(ns, "compaction")
         page_ns = costs.migrate_page + costs.copy_page
-        if moved * page_ns < self._context.quiet_ns and not self._context.need_resched():
-            # Nobody would come in between.
-            self._context.charge(moved * page_ns, "compaction")
-            return
+        few_ns = max(1, _YIELD_PAGES * page_ns)
         while moved > 0:
-            self._context.might_sleep()
-            self._context.charge(min(moved, _YIELD_PAGES) * page_ns, "compaction")
-            moved -= _YIELD_PAGES
+            context.might_sleep()
+            # Nobody comes in between as long as nothing happens elsewhere.
+            unseen = 0 if context.need_resched() else (context.quiet_ns - 1) // few_ns
+            pages = min(moved, _YIELD_PAGES * max(1, 1 + unseen))
+            context.charge(pages * page_ns, "compaction")
+            moved -= pages
 
     # --- the shrinkers' third method ------------------------------------------------------------------
 
