@@ -116,18 +116,18 @@ class Ledger:
         losses.nr_objects_evicted += nr_objects
         losses.nr_pages_evicted += nr_pages
         nr_located = 0
-        found: set[int] = set()
-        for order, heads in blocks if pfns is None else ((0, pfns), *blocks):
-            nr_located += len(heads) << order
-            runs = np.empty(len(heads), dtype=np.int64)
-            nr_runs = count.blocks_of(heads, PAGEBLOCK_ORDER, runs)
-            # Pages come in runs, and there are few pageblocks.
-            for first in runs[:nr_runs].tolist():
-                found.update(range(first, first + (1 << max(0, order - PAGEBLOCK_ORDER))))
+        heads: list[NDArray[np.int64]] = []
+        for order, firsts in blocks if pfns is None else ((0, pfns), *blocks):
+            nr_located += len(firsts) << order
+            heads += [firsts + part for part in range(1 << PAGEBLOCK_ORDER, 1 << order, 1 << PAGEBLOCK_ORDER)]
+            heads.append(firsts)
         if not nr_located:
             return
+        where = np.concatenate(heads)
+        nr_runs = count.blocks_of(where, PAGEBLOCK_ORDER, where)
+        # Pages come in runs, and there are few pageblocks: what is sorted is short.
+        where = np.array(sorted(set(where[:nr_runs].tolist())), dtype=np.int64)
         losses.nr_pages_located += nr_located
-        where = np.array(sorted(found), dtype=np.int64)
 
         def look() -> None:
             losses.nr_blocks_formed += count.nr_free_blocks(self._memory.page, where, PAGEBLOCK_ORDER)
