@@ -19,6 +19,7 @@ from mmfw.validate.compact import compare_mask, masks_of, real_figures
 from mmfw.validate.dynamic import compare
 from mmfw.validate.experiment import CaptureSpec, Figures, find_rebuild, read_spec, run_experiment
 from mmfw.validate.gpu import real_figures as real_loop
+from mmfw.validate.gpu import siblings
 from mmfw.validate.lru import real_figures as real_stream
 from mmfw.validate.recognise import find_captures
 
@@ -115,6 +116,29 @@ def test_small_figures_of_the_loop_may_differ_by_ten_events() -> None:
 
 def test_the_band_of_boots_is_widened_by_half_of_its_width() -> None:
     assert bounds.band([43, 54, 50]) == (37.5, 59.5)
+
+
+def test_one_boot_or_two_have_no_range_so_each_is_a_counter_like_any_other() -> None:
+    assert bounds.band([80]) == (60, 100)
+    assert bounds.band([20, 24]) == (10, 34)
+
+
+def test_boots_are_known_by_what_they_are_wherever_they_lie(tmp_path: Path) -> None:
+    about = {"kind": "gpu", "mem": "1G", "smp": 1, "variant": "cache2", "kernel": "6.1.192"}
+    changes: dict[str, dict[str, object]] = {
+        "asked": {"seed": 6},
+        "1G-cache2-s7": {"seed": 7},
+        "other variant": {"variant": "cache3"},
+        "other size": {"mem": "2G"},
+        "broken": {"kernel": "5.10"},
+    }
+    for name, change in changes.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "gpu.trace.gz").touch()
+        (folder / "capture.json").write_text(json.dumps({**about, "name": name, **change}))
+    (tmp_path / "no capture").mkdir()
+    assert [path.name for path in siblings(spec_of(tmp_path / "asked"))] == ["asked", "1G-cache2-s7"]
 
 
 def test_four_of_five_counters_must_be_within_and_every_success() -> None:

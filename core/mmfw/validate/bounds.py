@@ -33,6 +33,8 @@ LOOP_RATIO: Final = 0.10
 LOOP_EVENTS: Final = 10
 #: The band of repeated boots is widened by this share of its width on each side: five boots are a small sample.
 BAND_WIDENING: Final = 0.5
+#: Fewer boots than these have no range worth the name: then each is a counter like any other.
+BAND_BOOTS: Final = 3
 #: Streaming reads: relative; the number of wake-ups depends on where boundaries of batches fall.
 LRU_RATIO: Final = 0.25
 
@@ -69,6 +71,8 @@ def band(values: Iterable[float]) -> tuple[float, float]:
     """Range of repeated boots, widened."""
     known = list(values)
     low, high = min(known), max(known)
+    if len(known) < BAND_BOOTS:
+        return low - max(COUNTER_RATIO * low, LOOP_EVENTS), high + max(COUNTER_RATIO * high, LOOP_EVENTS)
     more = (high - low) * BAND_WIDENING
     return low - more, high + more
 

@@ -14,7 +14,8 @@ from mmfw.validate import bounds
 from mmfw.validate.arrivals import restore_starts
 from mmfw.validate.captured import trace_lines
 from mmfw.validate.common import Comparison
-from mmfw.validate.experiment import CaptureSpec, Figures, run_experiment
+from mmfw.validate.experiment import CaptureSpec, Figures, read_spec, run_experiment
+from mmfw.validate.recognise import find_captures
 
 #: Compared counters, in the order printed.
 COUNTERS: Final = ("evictions", "kswapd_wakes_order9", "direct_reclaim_begins", "got9", "fail9")
@@ -77,10 +78,25 @@ def real_figures(path: Path) -> LoopFigures:
     return found
 
 
-def _siblings(spec: CaptureSpec) -> list[Path]:
-    """Captures of the same variant and RAM beside this one, itself included."""
-    stem = re.sub(r"-s\d+$", "", spec.path.name)
-    return sorted(each for each in spec.path.parent.glob(f"{stem}-s*") if (each / "gpu.trace.gz").is_file())
+def siblings(spec: CaptureSpec) -> list[Path]:
+    """Captures of the same variant, RAM and CPUs beside this one, itself included."""
+    found = [spec.path]
+    for folder in sorted(spec.path.resolve().parent.iterdir()):
+        if folder == spec.path.resolve() or not (folder / "gpu.trace.gz").is_file():
+            continue
+        try:
+            capture = find_captures(folder)[0]
+            other = read_spec(folder, capture.kind, capture.name, capture.document, str(folder))
+        except InputError:
+            continue  # it is not what was asked for; who asks for it is told
+        if (other.kind, other.variant, other.mem, other.nr_cpus) == (
+            spec.kind,
+            spec.variant,
+            spec.mem,
+            spec.nr_cpus,
+        ):
+            found.append(folder)
+    return found
 
 
 def _compare(
@@ -128,7 +144,7 @@ def _compare(
 def validate_gpu(spec: CaptureSpec) -> Iterator[Comparison]:
     """Rebuild a capture, its objects touched when the captured ones were where that is known, and compare its loop."""
     real = real_figures(spec.path)
-    others = [real_figures(path) for path in _siblings(spec)] if spec.variant in _BANDED else [real]
+    others = [real_figures(path) for path in siblings(spec)] if spec.variant in _BANDED else [real]
     starts = restore_starts(spec.path / "gpu.trace.gz")
     parts = run_experiment(replace(spec, starts={"loop": starts}))
     yield from _compare(spec, real, parts["loop"], others)
