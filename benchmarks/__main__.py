@@ -1,4 +1,7 @@
-"""Prints the tables: ``python -m benchmarks [--size 4G] [--workload mixed] [--rounds 7]``."""
+"""Prints the tables: ``python -m benchmarks [--size 4G] [--workload mixed] [--rounds 7]``.
+
+With ``--scenario NAME [--against CHECKOUT]`` it tells what a whole run costs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks import machines
+from benchmarks import machines, scenarios
 from benchmarks.c_reference import CReference, NoCompiler, build
 from benchmarks.compiled import Compiled
 from benchmarks.measure import Implementation, Race
@@ -92,8 +95,17 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds; 7 by default, at least 5")
     parser.add_argument("--no-python", action="store_true", help="leave the pure-Python twin out")
+    parser.add_argument("--scenario", help="time this scenario and nothing else")
+    parser.add_argument("--duration", default="20s", help="virtual time of it; 20s by default")
+    parser.add_argument(
+        "--against", type=Path, action="append", default=[], help="another checkout to run it with, in turns"
+    )
     parser.add_argument("--no-machines", action="store_true", help="leave machine creation and start-up out")
     options = parser.parse_args()
+    if options.scenario:
+        roots = [scenarios.HERE, *(path.resolve() for path in options.against)]
+        print(scenarios.table(scenarios.race(roots, options.scenario, options.duration, options.rounds)))
+        return
     sizes = options.size or ["4G", "64G"]
     chosen = [w for w in WORKLOADS if not options.workload or w.name in options.workload]
     rounds = max(options.rounds, 5)

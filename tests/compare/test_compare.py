@@ -100,6 +100,18 @@ def test_what_is_done_is_not_run_again_and_what_came_of_other_inputs_is(lab: Pat
     assert (out / "compare.json").read_bytes() == before
 
 
+def test_what_an_answer_will_no_longer_tell_of_is_said(lab: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said: list[str] = []
+    compare(request(lab, out, "quiet", "elsewhere", nr_seeds=2), remark=said.append)
+    assert said == []
+    compare(request(lab, out, "quiet", nr_seeds=1), remark=said.append)
+    lost = "will no longer tell of elsewhere, 1 of its 2 seeds; the runs stay, and asking for them again brings them back"
+    assert said == [f"{out / 'compare.json'} {lost}"]
+    compare(request(lab, out, "quiet", "elsewhere", nr_seeds=3), remark=said.append)
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("damage", ["", "{}", '"digest": "', None])
 def test_a_damaged_run_is_made_again_and_the_answer_stays_meanwhile(
     lab: Path, tmp_path: Path, damage: str | None

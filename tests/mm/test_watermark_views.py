@@ -89,17 +89,17 @@ ORDERS, ZONES, PAGES = "0 to 10 is wanted", "0 to 4 is wanted", "0 to 4503599627
 @pytest.mark.parametrize(
     ("question", "fault"),
     [
-        ((11, 0, 2), f"order of a question about watermarks is 11; {ORDERS}"),
-        ((-1, 0, 2), f"order of a question about watermarks is -1; {ORDERS}"),
-        ((True, 0, 2), f"order of a question about watermarks is True; an int, {ORDERS}"),
-        ((9.0, 0, 2), f"order of a question about watermarks is 9.0; an int, {ORDERS}"),
-        ((0, 0, 10**8), f"highest_zoneidx of a question about watermarks is 100000000; {ZONES}"),
-        ((0, 0, 5), f"highest_zoneidx of a question about watermarks is 5; {ZONES}"),
-        ((0, 0, -(10**8)), f"highest_zoneidx of a question about watermarks is -100000000; {ZONES}"),
-        ((0, 0, None), f"highest_zoneidx of a question about watermarks is None; an int, {ZONES}"),
-        ((0, -1, 2), f"mark of a question about watermarks is -1; {PAGES}"),
-        ((0, 1.5, 2), f"mark of a question about watermarks is 1.5; an int, {PAGES}"),
-        ((0, 1 << 63, 2), f"mark of a question about watermarks is 9223372036854775808; {PAGES}"),
+        ((11, 0, 2), f"order of a question about a zone is 11; {ORDERS}"),
+        ((-1, 0, 2), f"order of a question about a zone is -1; {ORDERS}"),
+        ((True, 0, 2), f"order of a question about a zone is True; an int, {ORDERS}"),
+        ((9.0, 0, 2), f"order of a question about a zone is 9.0; an int, {ORDERS}"),
+        ((0, 0, 10**8), f"highest_zoneidx of a question about a zone is 100000000; {ZONES}"),
+        ((0, 0, 5), f"highest_zoneidx of a question about a zone is 5; {ZONES}"),
+        ((0, 0, -(10**8)), f"highest_zoneidx of a question about a zone is -100000000; {ZONES}"),
+        ((0, 0, None), f"highest_zoneidx of a question about a zone is None; an int, {ZONES}"),
+        ((0, -1, 2), f"mark of a question about a zone is -1; {PAGES}"),
+        ((0, 1.5, 2), f"mark of a question about a zone is 1.5; an int, {PAGES}"),
+        ((0, 1 << 63, 2), f"mark of a question about a zone is 9223372036854775808; {PAGES}"),
     ],
 )
 def test_a_question_that_cannot_be_is_refused(question, fault):
@@ -116,8 +116,20 @@ def test_a_question_that_cannot_be_is_refused(question, fault):
 @pytest.mark.parametrize("alloc_flags", [-1, 1 << 31, True, "0"])
 def test_flags_that_cannot_be_are_refused(alloc_flags):
     zone = make_mm("128M").pgdat.node_zones[1]
-    with pytest.raises(CallerError, match=r"^alloc_flags of a question about watermarks is "):
+    with pytest.raises(CallerError, match=r"^alloc_flags of a question about a zone is "):
         zone.zone_watermark_ok(0, 0, 2, alloc_flags)
+
+
+@pytest.mark.parametrize(("ask", "name", "highest"), [("nr_free", "order", 10), ("wmark_pages", "which", 3)])
+def test_no_other_words_of_a_zone_are_read_than_those_asked_for(ask, name, highest):
+    zone = make_mm("128M").pgdat.node_zones[1]
+    read = getattr(zone, ask)
+    assert read(np.int64(highest)) == read(highest) >= 0
+    for value in (-1, highest + 1, 1 << 40, True, None):
+        with pytest.raises(
+            CallerError, match=rf"^{name} of a question about a zone is {value}; .*0 to {highest} "
+        ):
+            read(value)
 
 
 def test_an_array_librarys_integers_are_asked_as_ints():
@@ -141,6 +153,6 @@ def test_a_policy_that_asks_so_is_blamed(load_source):
     with pytest.raises(PluginError) as blamed:
         ops.should_wake_kcompactd(make_mm("128M").pgdat, KcompactdRequest(9, 2))
     assert str(blamed.value) == (
-        "plugin curious, mmfw_should_wake_kcompactd: highest_zoneidx of a question about watermarks is 100000000; "
+        "plugin curious, mmfw_should_wake_kcompactd: highest_zoneidx of a question about a zone is 100000000; "
         "0 to 4 is wanted"
     )

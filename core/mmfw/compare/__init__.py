@@ -66,6 +66,11 @@ def compare(
         jobs = [Job(run, folder.place(run)) for run, state in states if state != "done"]
         for text in _made_again(states, folder):
             remark(text)
+        if lost := folder.left_out(plan.study):
+            remark(
+                f"{folder.path / COMPARISON} will no longer tell of {', '.join(lost)}; the runs stay, and asking for "
+                "them again brings them back"
+            )
         folder.clear_stages()
         # A damaged run is made of the same inputs again: what was found with it still holds meanwhile.
         more = any(state in ("missing", "other") for _, state in states)

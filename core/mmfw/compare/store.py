@@ -153,6 +153,16 @@ class StudyFolder:
             for name in (COMPARISON, REPORT):
                 (self.path / name).unlink(missing_ok=True)
 
+    def left_out(self, study: Study) -> list[str]:
+        """What the answer tells of and a new one will not: policies, scenarios, and how many seeds."""
+        before = self._read_study() if (self.path / COMPARISON).is_file() else None
+        if before is None:
+            return []
+        asked = _names(study)
+        lost = [name for name in _names(before) if name not in asked]
+        seeds = set(before.seeds) - set(study.seeds)
+        return lost + ([f"{len(seeds)} of its {len(before.seeds)} seeds"] if seeds else [])
+
     def _read_study(self) -> Study | None:
         try:
             return Study.model_validate_json((self.path / STUDY).read_bytes())
@@ -175,6 +185,10 @@ class StudyFolder:
         except OSError as fault:
             raise InputError(f"--out: cannot be written: {fault.strerror}", file=str(self.path)) from None
         return self.path / name
+
+
+def _names(study: Study) -> list[str]:
+    return [each.name for each in study.policies] + [each.name for each in study.scenarios]
 
 
 def _text(document: dict[str, Any]) -> str:

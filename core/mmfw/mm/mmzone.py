@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 #: Pages of a 64-bit address space; sums of such marks fit compiled code.
 _MAX_PAGES: Final = 1 << 52
-#: Highest value of each argument of a question about watermarks.
+#: ``NR_WMARK``.
+_NR_WMARK: Final = 4
+#: Highest value of each argument of a question about a zone.
 _HIGHEST: Final = {
     "order": MAX_ORDER - 1,
     "mark": _MAX_PAGES,
     "highest_zoneidx": MAX_NR_ZONES - 1,
     "alloc_flags": (1 << 31) - 1,
+    "which": _NR_WMARK - 1,
 }
 
 
@@ -49,9 +52,7 @@ def _checked(name: str, value: object) -> int:
     if 0 <= found <= highest:
         return found
     an_int = "" if type(value) is int else "an int, "
-    raise CallerError(
-        f"{name} of a question about watermarks is {value!r:.80}; {an_int}0 to {highest} is wanted"
-    )
+    raise CallerError(f"{name} of a question about a zone is {value!r:.80}; {an_int}0 to {highest} is wanted")
 
 
 class Zone:
@@ -152,6 +153,8 @@ class Zone:
 
     def nr_free(self, order: int) -> int:
         """Free blocks of an order, all types (``free_area[order].nr_free``)."""
+        if not (type(order) is int and 0 <= order < MAX_ORDER):
+            order = _checked("order", order)
         return self._words[self._at + pg.Z_NR_FREE + order]
 
     def nr_free_by_order(self) -> list[int]:
@@ -168,6 +171,8 @@ class Zone:
 
     def wmark_pages(self, which: int) -> int:
         """A watermark by ``enum zone_watermarks`` index, boost included."""
+        if not (type(which) is int and 0 <= which < _NR_WMARK):
+            which = _checked("which", which)
         return self._words[self._at + pg.Z_WMARK + which] + self._words[self._at + pg.Z_BOOST]
 
     def free_counters(self) -> list[int]:
