@@ -93,7 +93,9 @@ def main() -> None:
     parser.add_argument(
         "--workload", action="append", choices=[w.name for w in WORKLOADS], help="all by default"
     )
-    parser.add_argument("--rounds", type=int, default=7, help="timed rounds; 7 by default, at least 5")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="timed rounds; 7 by default, at least 5 of the tables'"
+    )
     parser.add_argument("--no-python", action="store_true", help="leave the pure-Python twin out")
     parser.add_argument("--scenario", help="time this scenario and nothing else")
     parser.add_argument("--duration", default="20s", help="virtual time of it; 20s by default")
@@ -103,8 +105,12 @@ def main() -> None:
     parser.add_argument("--no-machines", action="store_true", help="leave machine creation and start-up out")
     options = parser.parse_args()
     if options.scenario:
-        roots = [scenarios.HERE, *(path.resolve() for path in options.against)]
-        print(scenarios.table(scenarios.race(roots, options.scenario, options.duration, options.rounds)))
+        roots = list(dict.fromkeys([scenarios.HERE, *(path.resolve() for path in options.against)]))
+        try:
+            times = scenarios.race(roots, options.scenario, options.duration, options.rounds)
+        except RuntimeError as fault:
+            parser.error(str(fault))
+        print(scenarios.table(times))
         return
     sizes = options.size or ["4G", "64G"]
     chosen = [w for w in WORKLOADS if not options.workload or w.name in options.workload]

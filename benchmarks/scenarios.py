@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-HERE: Final = Path(__file__).parents[1]
+HERE: Final = Path(__file__).resolve().parents[1]
 
 _RUN: Final = """
 import json, sys
+from pathlib import Path
 from time import process_time
 from mmfw.run import RunRequest, run
 def loop():
@@ -27,11 +28,15 @@ def loop():
     for i in range(5_000_000):
         total += i
     return process_time() - begin
-scenario, duration = sys.argv[1:]
+root, scenario, duration = sys.argv[1:]
 run(RunRequest(scenario=scenario, duration="100ms"))  # compiled and loaded
 before, begin = loop(), process_time()
 result = run(RunRequest(scenario=scenario, duration=duration))
 seconds = process_time() - begin
+for name, module in sorted(sys.modules.items()):
+    file = getattr(module, "__file__", None)
+    if name.split(".")[0].startswith("mmfw") and file and not Path(file).resolve().is_relative_to(root):
+        sys.exit(f"{name} was taken from {file}: not a whole checkout")
 print(json.dumps([seconds, seconds / (before + loop()) * 2, result.wall_seconds, result.digest]))
 """
 
@@ -52,30 +57,32 @@ def time_run(root: Path, scenario: str, duration: str) -> Timing:
     Raises
     ------
     RuntimeError
-        The run failed; with what it printed.
+        It is no checkout, or not a whole one, or the run failed; with the last line of what it printed.
     """
+    if not (root / "core" / "mmfw" / "__init__.py").is_file():
+        raise RuntimeError(f"{root} is no checkout: it has no core/mmfw")
     sources = [
         root / "core",
         *sorted(root.glob("plugins/*/src")),
         *sorted(root.glob("plugins/policies/*/src")),
     ]
     done = subprocess.run(
-        [sys.executable, "-c", _RUN, scenario, duration],
+        [sys.executable, "-c", _RUN, str(root), scenario, duration],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sources))},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{root}: {done.stderr.strip()}")
+        raise RuntimeError(f"{root}: {done.stderr.strip().splitlines()[-1]}")
     cpu, loops, wall, digest = json.loads(done.stdout.splitlines()[-1])
     return Timing(cpu, loops, wall, digest)
 
 
 def race(roots: Sequence[Path], scenario: str, duration: str, rounds: int) -> dict[Path, list[Timing]]:
-    """Timings of each checkout, taken in turns."""
+    """Timings of each checkout, taken in turns; at least one round."""
     times: dict[Path, list[Timing]] = {root: [] for root in roots}
-    for _ in range(rounds):
+    for _ in range(max(1, rounds)):
         for root in roots:
             times[root].append(time_run(root, scenario, duration))
     return times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from mmfw.validate.common import Comparison
 from mmfw.validate.compact import compare_mask, masks_of, real_figures
 from mmfw.validate.dynamic import compare
 from mmfw.validate.experiment import CaptureSpec, Figures, find_rebuild, read_spec, run_experiment
+from mmfw.validate.gpu import boots_of
 from mmfw.validate.gpu import real_figures as real_loop
-from mmfw.validate.gpu import siblings
 from mmfw.validate.lru import real_figures as real_stream
 from mmfw.validate.recognise import find_captures
 
@@ -123,22 +124,44 @@ def test_one_boot_or_two_have_no_range_so_each_is_a_counter_like_any_other() -> 
     assert bounds.band([20, 24]) == (10, 34)
 
 
-def test_boots_are_known_by_what_they_are_wherever_they_lie(tmp_path: Path) -> None:
-    about = {"kind": "gpu", "mem": "1G", "smp": 1, "variant": "cache2", "kernel": "6.1.192"}
-    changes: dict[str, dict[str, object]] = {
-        "asked": {"seed": 6},
-        "1G-cache2-s7": {"seed": 7},
-        "other variant": {"variant": "cache3"},
-        "other size": {"mem": "2G"},
-        "broken": {"kernel": "5.10"},
-    }
-    for name, change in changes.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "gpu.trace.gz").touch()
-        (folder / "capture.json").write_text(json.dumps({**about, "name": name, **change}))
+def boots_beside(folder: Path) -> list[int]:
+    """Evictions of the boots that a capture's band is made of."""
+    return [boot.counters["evictions"] for boot in boots_of(spec_of(folder), real_loop(folder))]
+
+
+def put_boot(folder: Path, evictions: int, end: str = "", **change: object) -> None:
+    about = {"kind": "gpu", "mem": "1G", "smp": 1, "variant": "cache2", "kernel": "6.1.192", "data_mb": 550}
+    folder.mkdir()
+    (folder / "capture.json").write_text(json.dumps({**about, "name": folder.name, **change}))
+    end = end or f"evict={evictions} got9=1 fail9=2"
+    with gzip.open(folder / "gpu.trace.gz", "wt") as file:
+        file.write(f"            init-1       [000] .....     9.000000: probe_write: gpu_snap end {end}\n")
+
+
+def test_boots_are_known_by_what_they_are_and_each_counts_once(tmp_path: Path) -> None:
+    put_boot(tmp_path / "asked", 1, seed=6)
+    put_boot(tmp_path / "1G-cache2-s7", 2, seed=7)
+    put_boot(tmp_path / "copy", 1, seed=6, name="asked")
+    (tmp_path / "link").symlink_to(tmp_path / "1G-cache2-s7")
+    put_boot(tmp_path / "other variant", 3, variant="cache3")
+    put_boot(tmp_path / "other size", 3, mem="2G")
+    put_boot(tmp_path / "other disk", 3, data_mb=5)
+    assert boots_beside(tmp_path / "asked") == [1, 2]
+    assert boots_beside(tmp_path / "link") == [2, 1]
+
+
+def test_what_lies_beside_a_capture_and_is_broken_is_passed_over(tmp_path: Path) -> None:
+    put_boot(tmp_path / "asked", 1)
+    put_boot(tmp_path / "old", 3, kernel="5.10")
+    put_boot(tmp_path / "endless", 3, end="got9=1 fail9=2")
+    put_boot(tmp_path / "cut", 3)
+    (tmp_path / "cut" / "gpu.trace.gz").write_bytes(b"\x1f\x8b\x08")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
     (tmp_path / "no capture").mkdir()
-    assert [path.name for path in siblings(spec_of(tmp_path / "asked"))] == ["asked", "1G-cache2-s7"]
+    assert boots_beside(tmp_path / "asked") == [1]
+    with pytest.raises(InputError, match="'gpu_snap end' line has no evict="):
+        real_loop(tmp_path / "endless")
 
 
 def test_four_of_five_counters_must_be_within_and_every_success() -> None:

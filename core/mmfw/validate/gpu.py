@@ -66,8 +66,11 @@ def real_figures(path: Path) -> LoopFigures:
             found.scans_by_priority[priority] = found.scans_by_priority.get(priority, 0) + 1
         elif _END.search(line):
             end = {name: int(value) for name, value in _FIELD.findall(line)}
+    file = str(path / "gpu.trace.gz")
     if end is None:
-        raise InputError("has no 'gpu_snap end' line: the loop did not end", file=str(path / "gpu.trace.gz"))
+        raise InputError("has no 'gpu_snap end' line: the loop did not end", file=file)
+    if missing := {"evict", "got9", "fail9"} - end.keys():
+        raise InputError(f"its 'gpu_snap end' line has no {', '.join(sorted(missing))}=", file=file)
     found.counters = {
         "evictions": end["evict"],
         "kswapd_wakes_order9": wakes,
@@ -78,25 +81,32 @@ def real_figures(path: Path) -> LoopFigures:
     return found
 
 
-def siblings(spec: CaptureSpec) -> list[Path]:
-    """Captures of the same variant, RAM and CPUs beside this one, itself included."""
-    found = [spec.path]
-    for folder in sorted(spec.path.resolve().parent.iterdir()):
-        if folder == spec.path.resolve() or not (folder / "gpu.trace.gz").is_file():
-            continue
+def boots_of(spec: CaptureSpec, real: LoopFigures) -> list[LoopFigures]:
+    """Figures of a capture, and of the other boots of the same load that lie beside it, each once.
+
+    What lies there and cannot be read as such a capture is passed over: it is not what was asked for, and who asks for it
+    is told.
+    """
+    boots = {(spec.name, spec.seed): real}
+    try:
+        folders = sorted(spec.path.resolve().parent.iterdir())
+    except OSError:
+        return [real]
+    for folder in folders:
         try:
+            if not (folder / "gpu.trace.gz").is_file() or folder.samefile(spec.path):
+                continue
             capture = find_captures(folder)[0]
             other = read_spec(folder, capture.kind, capture.name, capture.document, str(folder))
-        except InputError:
-            continue  # it is not what was asked for; who asks for it is told
-        if (other.kind, other.variant, other.mem, other.nr_cpus) == (
-            spec.kind,
-            spec.variant,
-            spec.mem,
-            spec.nr_cpus,
-        ):
-            found.append(folder)
-    return found
+            if _load(other) == _load(spec) and (other.name, other.seed) not in boots:
+                boots[other.name, other.seed] = real_figures(folder)
+        except (InputError, OSError):
+            continue
+    return list(boots.values())
+
+
+def _load(spec: CaptureSpec) -> tuple[str, str, str, int, int]:
+    return spec.kind, spec.variant, spec.mem, spec.nr_cpus, spec.data_mb
 
 
 def _compare(
@@ -119,7 +129,9 @@ def _compare(
         was = median_high(sorted(real.nr_free_at_eviction))
         is_now = median_high(sorted(samples)) if samples else 0
         if banded:
-            low, high = bounds.band(median_high(sorted(one.nr_free_at_eviction)) for one in boots)
+            low, high = bounds.band(
+                median_high(sorted(one.nr_free_at_eviction)) for one in boots if one.nr_free_at_eviction
+            )
             within = low <= is_now <= high
         else:
             within = bounds.loop_within(was, is_now)
@@ -144,7 +156,7 @@ def _compare(
 def validate_gpu(spec: CaptureSpec) -> Iterator[Comparison]:
     """Rebuild a capture, its objects touched when the captured ones were where that is known, and compare its loop."""
     real = real_figures(spec.path)
-    others = [real_figures(path) for path in siblings(spec)] if spec.variant in _BANDED else [real]
+    others = boots_of(spec, real) if spec.variant in _BANDED else [real]
     starts = restore_starts(spec.path / "gpu.trace.gz")
     parts = run_experiment(replace(spec, starts={"loop": starts}))
     yield from _compare(spec, real, parts["loop"], others)
