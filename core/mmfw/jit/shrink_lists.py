@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mmfw.jit import njit
+from mmfw.jit import i64, njit
 from mmfw.jit.page import LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, LRU_UNEVICTABLE
 from mmfw.jit.reclaim import shrink_active_list, shrink_inactive_list
 from mmfw.jit.shrink_folio import (
@@ -151,7 +151,7 @@ def shrink_lists(
                     state[W_ALL_DIRTY] = 1
                 stop = out[R_NR_WRITTEN] != 0 or state[W_ALL_DIRTY] != 0
             elif may_deactivate & (1 << lru):
-                shrink_active_list(page, pb, S, lru, nr, reclaim_idx, 0, batch, out)
+                shrink_active_list(page, pb, S, lru, nr, reclaim_idx, i64(0), batch, out)
                 passes = 2
             else:
                 state[W_SKIPPED_DEACTIVATE] = 1

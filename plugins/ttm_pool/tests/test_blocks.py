@@ -22,4 +22,5 @@ def test_they_hold_these_pages_in_their_order_and_no_others(shape, nr_pages):
     pages = page_pfns_of([BlockRun(order, pfns) for order, pfns in found])
     assert pages.tolist() == page_pfns_of(runs)[:nr_pages].tolist()
     # Only the last block may come in pieces.
-    assert [order for order, _ in found[:-1]] == [run.order for run in runs[: len(found) - 1]]
+    whole = [order for order, _ in found[:-1]]
+    assert whole == [run.order for run in runs[: len(whole)]]
