@@ -282,9 +282,12 @@ _TCG: Final = {
     ),
     "writeback_page": Cost(14_000, "256M-r1: the rest of the 21 us, less the allocation"),
     "page_fault": Cost(
-        7_000, "512M-m2-o9: about 0.8 s more than a fill for 83968 faults and 41984 madvise calls"
+        8_500,
+        "512M-k4-o4, -m2-o4: what a shell takes every 200 ms lies 43 to 46 pageblocks apart: 9.3 us, less the page",
     ),
-    "syscall": Cost(3_000, "the rest of the same 0.8 s"),
+    "syscall": Cost(
+        3_000, "512M-m2-o9: 0.8 s more than a fill for 83968 faults and 41984 madvise calls; estimate"
+    ),
     "compact_scan_page": Cost(
         67,
         "1G-frag16: an order-4 sweep, 579 us, median of 9, less 118; a page in 16 is looked at in 217 pageblocks",

@@ -27,7 +27,7 @@ LONGEST_NS: Final = 600 * 10**9
 
 
 def request_starts(path: Path) -> dict[int, int]:
-    """When each request of a series began, by its number; ns since the first one known.
+    """When each request of a series began, by its number; ns of the trace's clock, which counts from boot.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def request_starts(path: Path) -> dict[int, int]:
 
 
 def restore_starts(path: Path) -> dict[int, int]:
-    """When steps of an object loop began, by their numbers; ns since the first.
+    """When steps of an object loop began, by their numbers; ns of the trace's clock.
 
     A step is seen where it restores an object. So steps are known as long as objects are touched in turn and none is
     there when its turn comes; behind the first gap nothing is.
@@ -83,7 +83,7 @@ def restore_starts(path: Path) -> dict[int, int]:
 
 
 def _starts(stream: LineStream, line: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """Number and begin of what a task's own lines report, ns since the first of them.
+    """Number and begin of what a task's own lines report, ns.
 
     The module prints such a line when it is done. It began with the first event of the same task since the line before,
     or, where nothing happened, just then.
@@ -118,5 +118,5 @@ def _starts(stream: LineStream, line: re.Pattern[str]) -> Iterator[tuple[int, in
                 f"{match[0].strip()!r} began at {start / 1e6:.6f} s, the one before it at {before / 1e6:.6f} s; they "
                 f"should be in order, and take {LONGEST_NS // 10**9} s at most"
             )
-        yield int(match[1]), (start - first) * 1000
+        yield int(match[1]), start * 1000
         before = start

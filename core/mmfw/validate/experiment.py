@@ -50,7 +50,7 @@ class CaptureSpec:
     variant : str
         Which of its kind: ``m2``, ``frag16``, ``r1`` ...
     starts : mapping of str to mapping of int to int
-        By part, then by number of a request, when it began in the capture; ns since the part's first one
+        By part, then by number of a request, when it began in the capture; ns since the captured machine's boot
         (`mmfw.validate.arrivals`). Empty where that is not known.
     """
 

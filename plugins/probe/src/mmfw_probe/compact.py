@@ -13,11 +13,11 @@ from mmfw_probe.guest import (
     Pause,
     TraceBuffer,
     register_system_shrinkers,
-    run_process,
-    sleep_process,
+    wait_for,
 )
 from mmfw_probe.hog import Hog, open_disk
 from mmfw_probe.masks import JOB_ORDER, MASKS
+from mmfw_probe.shell import Shell
 
 if TYPE_CHECKING:
     from mmfw import Mm
@@ -77,29 +77,34 @@ class _Job:
         self._shrinkers = register_system_shrinkers(mm, kfree_rcu=kfree_rcu, kernfs=kernfs)
         self._fill = Fill(mm)
         self._trace_buffer = TraceBuffer(mm)
+        self._shell = Shell(mm)
         self._disk: AddressSpace | None = open_disk(mm, spec.data_mb) if spec.data_mb else None
         managed = sum(zone.managed_pages for zone in mm.pgdat.node_zones)
         self._mb = managed * 4 // 1024
 
     def main(self) -> None:
-        self._mm.sched.sleep(1000 * MSEC)
+        mm, shell = self._mm, self._shell
+        mm.sched.sleep(1000 * MSEC)
         for mask in JOB_ORDER:
             hog = self._fragment()
-            sleep_process(self._mm, 1000 * MSEC)
-            run_process(self._mm)
+            shell.sleep(1000 * MSEC)
+            shell.snap()
             self._trace_buffer.trace_on(TRACE_KB)
+            wait_for(self._mm, self._spec.starts.get(mask, {}).get(0, 0))
             self._meter.begin(mask)
             self._request(mask)
             self._meter.end()
-            run_process(self._mm)
-            sleep_process(self._mm, 1000 * MSEC)
-            run_process(self._mm)
+            shell.gzip(*self._trace_buffer.trace_off(self._spec.requests))
+            shell.snap()
+            shell.sleep(1000 * MSEC)
+            shell.snap()
             self._fill.fill_free()
             if hog is not None:
                 hog.kill()
-            self._mm.drop_caches()
+            mm.drop_caches()
             self._shrinkers.kernfs.nr = self._kernfs_later
-            sleep_process(self._mm, 500 * MSEC)
+            shell.sleep(500 * MSEC)
+        shell.exit()
 
     def _fragment(self) -> Hog | None:
         if self._kind in "up":
@@ -109,7 +114,7 @@ class _Job:
             else:
                 self._fill.punch_pfn(self._n)
             return None
-        hog = Hog(self._mm)
+        hog = Hog(self._mm, self._shell)
         if self._kind == "x":
             if self._disk is None:
                 raise InputError(f"variant x{self._n} reads a disk, but data_mb is not given")
@@ -122,16 +127,14 @@ class _Job:
         mm, order = self._mm, self._spec.order
         held = []
         starts = self._spec.starts.get(mask, {})
-        pause = KnownPause(
-            Pause(mm, 200, 10, REQUEST_LATENCY_NS, REQUEST_STALLS_ONE_IN), starts, mm.sched.now
-        )
+        pause = KnownPause(Pause(mm, 200, 10, REQUEST_LATENCY_NS, REQUEST_STALLS_ONE_IN), starts)
         # Times count from the first request that is known, and so do successes: from this part's begin, unless the trace
         # has lost it.
         first = min(starts, default=0)
         success = 0
         for number in range(self._spec.requests):
             if number == first:
-                pause.begin = mm.sched.now
+                pause.begin(mm.sched.now)
             pfn = mm.alloc_pages(MASKS[mask], order)
             if pfn >= 0:
                 held.append(pfn)

@@ -13,12 +13,12 @@ from mmfw_probe.guest import (
     Pause,
     TraceBuffer,
     register_system_shrinkers,
-    run_process,
-    sleep_process,
+    wait_for,
 )
 from mmfw_probe.hog import Hog, open_disk, read_all
 from mmfw_probe.objects import HIGH_GFP, ObjectLoop
 from mmfw_probe.rng import Xorshift
+from mmfw_probe.shell import Shell
 
 if TYPE_CHECKING:
     from mmfw import Mm
@@ -63,6 +63,7 @@ class _Job:
         self._spec = spec
         self._meter = meter
         self._fill = Fill(mm)
+        self._shell = Shell(mm)
         self._disk: AddressSpace | None = open_disk(mm, spec.data_mb or DISK_MB) if self._reads else None
         self._stop = False
 
@@ -74,11 +75,11 @@ class _Job:
         mm, spec = self._mm, self._spec
         mm.sched.sleep(1000 * MSEC)
         if self._disk is not None:
-            read_all(mm, self._disk)
+            self._read(self._shell, self._disk)
             self._disk.truncate()
         self._prepare()
-        sleep_process(mm, 1000 * MSEC)
-        run_process(mm)
+        self._shell.sleep(1000 * MSEC)
+        self._shell.snap()
         TraceBuffer(mm).trace_on(TRACE_KB)
         high = HIGH_GFP
         if spec.variant == "nokswapd":
@@ -90,11 +91,15 @@ class _Job:
         mm.register_shrinker(loop, "probe_gpu")
         rng = Xorshift(spec.seed)
         random = spec.variant.endswith("r") and spec.variant.startswith("frag")
+        starts = spec.starts.get("loop", {})
+        wait_for(mm, starts.get(0, 0))
+        pause = KnownPause(Pause(mm, DELAY_US, 20), starts)
+        pause.begin(mm.sched.now)
         self._meter.begin("loop")
         loop.run(
             STEPS,
             (lambda step: rng.below(NR_OBJECTS)) if random else (lambda step: step % NR_OBJECTS),
-            KnownPause(Pause(mm, DELAY_US, 20), spec.starts.get("loop", {}), mm.sched.now),
+            pause,
         )
         self._note(loop)
         self._meter.end()
@@ -108,21 +113,24 @@ class _Job:
             return
         if variant == "cache":
             mb = sum(zone.managed_pages for zone in mm.pgdat.node_zones) * 4 // 1024
-            Hog(mm).start_and_wait("mixed", mb * 30 // 100, 2, self._disk)
+            Hog(mm, self._shell).start_and_wait("mixed", mb * 30 // 100, 2, self._disk)
             self._fill.fill(mb * 256 * 35 // 100)
             self._fill.punch_pfn(4)
             return
         self._fill.fill(LEAVE)
         self._fill.punch_pfn(every)
         if self._disk is not None:
-            read_all(mm, self._disk)
+            self._read(self._shell, self._disk)
             if variant == "cache3":
                 mm.sched.spawn(self._reread, self._disk, name="hog", daemon=True)
 
     def _reread(self, disk: AddressSpace) -> None:
+        shell = Shell(self._mm)
         while not self._stop:
-            run_process(self._mm)
-            read_all(self._mm, disk)
+            self._read(shell, disk)
+
+    def _read(self, shell: Shell, disk: AddressSpace) -> None:
+        self._mm.sched.join(shell.start(lambda: read_all(self._mm, disk), comm="hog", daemon=True))
 
     def _note(self, loop: ObjectLoop) -> None:
         counts, note = loop.counts, self._meter.note

@@ -1,23 +1,21 @@
-"""The guest around the loads: the shell that starts them, and the shrinkers every idle guest has.
+"""The guest around the loads: its trace buffer, the shrinkers that every idle guest has, and the module's pauses.
 
-A shell's command is a process: it faults in some dozens of pages and gives them back when it ends. Their number is
-an estimate (`PROCESS_PAGES`); what matters is that such pages come between those of a load that runs beside it.
+What its shell does is `mmfw_probe.shell`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mmfw import SHRINK_STOP, ShrinkControl, gfp, hookimpl
+from mmfw.mm import trace
 
 if TYPE_CHECKING:
     from mmfw import Mm
 
 MSEC: Final = 1_000_000
-#: Anonymous pages of a busybox process: stack, data, heap.
-PROCESS_PAGES: Final = 37
 #: What the module does around each request under emulation, ns: before it sleeps (1G-frag16: gpu_restore to
 #: kswapd_wake, less the switch); then, on the average, from the timer's expiry until it runs again, and from there to the
 #: next request. The three make up what a step takes beyond its sleep (1G-frag16: 1115 us from gpu_restore to the
@@ -34,6 +32,39 @@ AFTER_KNOWN_NS: Final = 18_000
 #: 1G-cache3's reader has left as many free blocks of orders 3 and 4 (6 and 266) as its five boots had on the average (7
 #: and 281).
 TRACE_ON_NS: Final = 80 * MSEC
+#: What the captures' jobs trace (VMEV, COEV), without the scanners' own events: they are few.
+TRACED: Final = (
+    trace.MmShrinkSlabStart,
+    trace.MmShrinkSlabEnd,
+    trace.MmVmscanKswapdWake,
+    trace.MmVmscanKswapdSleep,
+    trace.MmVmscanWakeupKswapd,
+    trace.MmVmscanDirectReclaimBegin,
+    trace.MmVmscanDirectReclaimEnd,
+    trace.MmCompactionBegin,
+    trace.MmCompactionEnd,
+    trace.MmCompactionTryToCompactPages,
+    trace.MmCompactionFinished,
+    trace.MmCompactionSuitable,
+    trace.MmCompactionDeferred,
+    trace.MmCompactionDeferCompaction,
+    trace.MmCompactionDeferReset,
+    trace.MmCompactionKcompactdSleep,
+    trace.MmCompactionKcompactdWake,
+    trace.MmCompactionWakeupKcompactd,
+)
+#: ``TRACE_BUF_SIZE_DEFAULT``.
+DEFAULT_TRACE_KB: Final = 1408
+#: Size of a packed event, and what reading and packing it takes: 512M-k4-o4's traces, and the time from their ends to the
+#: next mask's first request.
+TRACE_EVENT_BYTES: Final = 7
+TRACE_EVENT_NS: Final = 18_000
+#: Where the captured machines' clock stands when kcompactd starts, which is when a simulated machine's starts: every
+#: 512 ms from there on 512M-m2-o4's and -k4-o4's kcompactd looks at fragmentation.
+KCOMPACTD_START_NS: Final = 506 * MSEC
+KCOMPACTD_PERIOD_NS: Final = 512 * MSEC
+#: The captures' longest gap between two masks is 10.5 s.
+LONGEST_WAIT_NS: Final = 30_000 * MSEC
 #: A time slice of the host's.
 STALL_NS: Final = 4 * MSEC
 
@@ -86,32 +117,16 @@ def register_system_shrinkers(mm: Mm, *, kfree_rcu: int = 6, kernfs: int = 8) ->
     return found
 
 
-def run_process(mm: Mm, duration_ns: int = 2 * MSEC, nr_pages: int = PROCESS_PAGES) -> None:
-    """One command of the shell, from fork to exit, busy all the while; the shell waits.
-
-    The command is a task of its own: a fork's debit of virtual runtime puts the shell, which is what runs the module's
-    loops, behind the kernel's threads by less than a sleeper's credit.
-    """
-    _run(mm, nr_pages, lambda: mm.charge(duration_ns, "process"))
-
-
-def sleep_process(mm: Mm, duration_ns: int, nr_pages: int = PROCESS_PAGES) -> None:
-    """The shell's ``sleep``: a process that holds its pages for as long."""
-    _run(mm, nr_pages, lambda: mm.sched.sleep(duration_ns))
-
-
-def _run(mm: Mm, nr_pages: int, work: Callable[[], None]) -> None:
-    def command() -> None:
-        vma = mm.mmap_anonymous(nr_pages)
-        vma.touch(0, nr_pages)
-        work()
-        vma.munmap()
-
-    mm.sched.join(mm.sched.spawn(command, name="busybox", daemon=False))
+def _ring_pages(size_kb: int) -> int:
+    """Pages of a ring buffer; each holds 4080 bytes of events (``BUF_PAGE_SIZE``)."""
+    return -(-size_kb * 1024 // 4080)
 
 
 class TraceBuffer:
     """ftrace's ring buffer: single unmovable pages, taken when the first trace is switched on (``trace_on``).
+
+    It has its default size before: a module that uses ``trace_printk()`` expands it as it is loaded
+    (``trace_printk_init_buffers()``), and boot's figures, which were read later, include that.
 
     Parameters
     ----------
@@ -121,15 +136,33 @@ class TraceBuffer:
 
     def __init__(self, mm: Mm) -> None:
         self._mm = mm
-        self._nr_pages = 0
+        self._nr_pages = _ring_pages(DEFAULT_TRACE_KB)
+        self._nr_events = 0
+        for kind in TRACED:
+            mm.trace.subscribe_fields(kind, self._count)
+
+    def _count(self, kind: object, values: object) -> None:
+        self._nr_events += 1
 
     def trace_on(self, size_kb: int) -> None:
         """Make the buffer that large (``ring_buffer_resize()``); it never shrinks."""
-        more = (size_kb * 1024 + 4079) // 4080 - self._nr_pages
+        more = _ring_pages(size_kb) - self._nr_pages
         if more > 0:
             got = self._mm.alloc_pages_batch(gfp.GFP_KERNEL | gfp.RETRY_MAYFAIL, 0, more)
             self._nr_pages += len(got)
         self._mm.sched.sleep(TRACE_ON_NS)
+        self._nr_events = 0
+
+    def trace_off(self, nr_lines: int) -> tuple[int, int]:
+        """Stop: pages that the trace takes once it is packed, and what reading and packing it takes, ns.
+
+        Parameters
+        ----------
+        nr_lines : int
+            Lines that the load itself has put there.
+        """
+        n = self._nr_events + nr_lines
+        return 1 + n * TRACE_EVENT_BYTES // 4096, n * TRACE_EVENT_NS
 
 
 class Pause:
@@ -190,6 +223,25 @@ class Pause:
         self._mm.charge(AFTER_SLEEP_NS * after // 1000, "probe")
 
 
+def wait_for(mm: Mm, start: int) -> None:
+    """Sleep until a captured load's first step, unless that is past: kcompactd's passes fall as they did there.
+
+    Parameters
+    ----------
+    mm : Mm
+        Whose clock.
+    start : int
+        When it began, ns of the captured machine's clock; 0 where that is not known.
+    """
+    ahead = start - KCOMPACTD_START_NS - mm.sched.now
+    if not start or ahead <= 0:
+        return
+    if ahead > LONGEST_WAIT_NS:
+        # A machine that was up for hours before: of them only kcompactd's phase is wanted.
+        ahead = LONGEST_WAIT_NS + (ahead - LONGEST_WAIT_NS) % KCOMPACTD_PERIOD_NS
+    mm.sched.sleep(ahead)
+
+
 class KnownPause:
     """Pauses that end when a captured load went on, where that is known.
 
@@ -198,17 +250,19 @@ class KnownPause:
     pause : Pause
         What is done in either case.
     starts : mapping of int to int
-        By step, when it began in the capture; ns since `begin` of the first one known.
-    begin : int
-        Virtual time of that, ns.
+        By step, when it began in the capture, ns of its clock.
     """
 
-    def __init__(self, pause: Pause, starts: Mapping[int, int], begin: int) -> None:
+    def __init__(self, pause: Pause, starts: Mapping[int, int]) -> None:
         self._pause = pause
         self._starts = starts
-        self.begin = begin
+        self._ahead = 0
+
+    def begin(self, now: int) -> None:
+        """The first step that is known begins now."""
+        self._ahead = now - self._starts[min(self._starts)] if self._starts else 0
 
     def __call__(self, step: int) -> None:
         """Pause before a step."""
         start = self._starts.get(step)
-        self._pause(0 if start is None else self.begin + start)
+        self._pause(0 if start is None else self._ahead + start)

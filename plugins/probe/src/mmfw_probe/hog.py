@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mmfw import gfp
-from mmfw_probe.guest import MSEC, run_process, sleep_process
+from mmfw.sched import WaitQueue
+from mmfw_probe.guest import MSEC
+from mmfw_probe.shell import NR_GREP_PAGES
 
 if TYPE_CHECKING:
     from mmfw import Mm
     from mmfw.mm.filemap import AddressSpace
-    from mmfw.mm.memory import Vma
     from mmfw.sched import Task
+    from mmfw_probe.shell import Shell
 
 MIB_PAGES: Final = 256
 #: read(2) of 64 KiB under emulation beside its pages, ns: 256M-r1, 21 us for a page of 16, less the page's own costs.
@@ -33,11 +35,14 @@ def read_all(mm: Mm, file: AddressSpace, chunk_pages: int = 16) -> None:
     """
     rng = mm.rng("probe read")
     drawn: list[int] = []
+    buf = mm.mmap_anonymous(chunk_pages)
     for start in range(0, file.nr_pages, chunk_pages):
         if not drawn:
             drawn = rng.below(2 * READ_SYSCALL_NS + 1, 1024).tolist()
         file.read(start, chunk_pages)
+        buf.touch(0, chunk_pages)
         mm.sched.charge_user(drawn.pop(), "read")
+    buf.munmap()
 
 
 class Hog:
@@ -47,13 +52,17 @@ class Hog:
     ----------
     mm : Mm
         Where it runs.
+    shell : Shell
+        Who starts it.
     """
 
-    def __init__(self, mm: Mm) -> None:
+    def __init__(self, mm: Mm, shell: Shell) -> None:
         self._mm = mm
-        self._vma: Vma | None = None
+        self._shell = shell
+        self._killed = False
+        self._pause = WaitQueue(mm.sched, "pause")
+        self._task: Task | None = None
         self._disk: AddressSpace | None = None
-        self._stop = False
         self._ready = False
 
     def start_and_wait(self, mode: str, mb: int, n: int, disk: AddressSpace | None = None) -> None:
@@ -71,20 +80,20 @@ class Hog:
         disk : AddressSpace, optional
             For ``mixed``.
         """
-        sched = self._mm.sched
         self._disk = disk
-        task: Task = sched.spawn(self._main, mode, mb, n, name="hog", daemon=True)
-        del task
+        self._shell.run()  # rm
+        self._task = self._shell.start(lambda: self._main(mode, mb, n), comm="hog", daemon=True)
         while True:
-            run_process(self._mm)
+            self._shell.run(nr_pages=NR_GREP_PAGES)
             if self._ready:
                 return
-            sleep_process(self._mm, 200 * MSEC)
+            self._shell.sleep(200 * MSEC)
 
     def _main(self, mode: str, mb: int, n: int) -> None:
         mm = self._mm
         nr_pages = mb * MIB_PAGES
-        self._vma = vma = mm.mmap_anonymous(nr_pages, oom_score_adj=900)
+        vma = mm.mmap_anonymous(nr_pages, oom_score_adj=900)
+        buf = mm.mmap_anonymous(MIB_PAGES)
         position = 0
         for start in range(0, nr_pages, MIB_PAGES):
             if self._disk is not None:
@@ -92,6 +101,7 @@ class Hog:
                 vma.touch(start, 1)
                 if position < self._disk.nr_pages:
                     position += self._disk.read(position, MIB_PAGES)
+                    buf.touch(0, MIB_PAGES)
             vma.touch(start, MIB_PAGES)
         if n:
             index = np.arange(nr_pages, dtype=np.int64)
@@ -99,15 +109,19 @@ class Hog:
             index = index[~hit] if mode == "keep" else index[hit]
             for at in range(0, len(index), 512):
                 vma.madvise_dontneed(index[at : at + 512])
+        self._shell.write(1)
         self._ready = True
-        while not self._stop:
-            mm.sched.sleep(10_000 * MSEC)
+        while not self._killed:
+            self._pause.wait()
+        vma.munmap()
+        buf.munmap()
 
     def kill(self) -> None:
-        """Kill the hog: its memory goes, and the disk is closed, so its page cache too."""
-        self._stop = True
-        if self._vma is not None:
-            self._vma.munmap()
-            self._vma = None
+        """Kill the hog and wait for it: its memory goes, and the disk is closed, so its page cache too."""
+        self._killed = True
+        self._pause.wake_up()
+        if self._task is not None:
+            self._mm.sched.join(self._task)
+            self._task = None
         if self._disk is not None:
             self._disk.truncate()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mmfw import InputError
-from mmfw_probe.guest import MSEC, TraceBuffer, register_system_shrinkers, run_process
+from mmfw_probe.guest import MSEC, TraceBuffer, register_system_shrinkers
 from mmfw_probe.hog import Hog, open_disk, read_all
+from mmfw_probe.shell import Shell
 
 if TYPE_CHECKING:
     from mmfw import Mm
@@ -32,17 +33,18 @@ def rebuild(mm: Mm, spec: CaptureSpec, meter: Meter) -> None:
 
     def job() -> None:
         mm.sched.sleep(1000 * MSEC)
+        shell = Shell(mm)
         disk = open_disk(mm, spec.data_mb)
         if spec.variant == "r2":
             mb = sum(zone.managed_pages for zone in mm.pgdat.node_zones) * 4 // 1024
-            Hog(mm).start_and_wait("anon", mb * 25 // 100, 0)
-        run_process(mm)
+            Hog(mm, shell).start_and_wait("anon", mb * 25 // 100, 0)
+        shell.snap()
         TraceBuffer(mm).trace_on(TRACE_KB)
         for part in ("pass1", "pass2"):
             meter.begin(part)
-            read_all(mm, disk)
+            shell.run(lambda: read_all(mm, disk))
             meter.end()
-            run_process(mm)
+            shell.snap()
 
     mm.sched.spawn(job, name="init", daemon=False)
     mm.sched.run()

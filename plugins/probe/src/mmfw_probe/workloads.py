@@ -15,6 +15,7 @@ from mmfw_probe.fill import Fill
 from mmfw_probe.guest import MSEC, Pause
 from mmfw_probe.hog import Hog
 from mmfw_probe.objects import HIGH_GFP, ObjectLoop
+from mmfw_probe.shell import Shell
 
 if TYPE_CHECKING:
     from mmfw import Mm
@@ -97,12 +98,14 @@ def run_fill(mm: Mm, params: FillParams) -> None:
 
 def run_hog(mm: Mm, params: HogParams) -> None:
     """Start a hog, wait until it has its memory, and kill it when the run ends."""
-    hog = Hog(mm)
+    shell = Shell(mm)
+    hog = Hog(mm, shell)
     hog.start_and_wait("punch", params.megabytes, params.punch)
     try:
         _until_killed(mm)
     finally:
         hog.kill()
+        shell.exit()
 
 
 def run_objects(mm: Mm, params: LoopParams) -> None:
