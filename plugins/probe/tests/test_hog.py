@@ -7,8 +7,7 @@ from mmfw_probe.shell import Shell
 
 
 def hog_vma(mm):
-    (vma,) = (vma for vma in mm.memory.vmas if vma.oom_score_adj == 900)
-    return vma
+    return max((vma for vma in mm.memory.vmas if vma.oom_score_adj == 900), key=lambda vma: vma.nr_pages)
 
 
 def absent(mm, vma, indices):
@@ -79,6 +78,19 @@ def test_kill_frees_all(machine, call, free_pages, unowned, mode):
     assert call(mm, shell) > 32 * MIB_PAGES // 8
     assert (free_pages(mm), unowned(mm), mm.memory.nr_page_table_pages) == (before, kept, 0)
     assert mm.memory.vmas == ()
+
+
+@pytest.mark.parametrize("mode", ["anon", "mixed"])
+def test_the_oom_killer_takes_the_hog_first(machine, call, mode):
+    mm = machine(start=True)
+
+    def shell():
+        sh = Shell(mm)
+        hog = Hog(mm, sh)
+        hog.start_and_wait(mode, 16, 0, open_disk(mm, 8) if mode == "mixed" else None)
+        return {vma.oom_score_adj for vma in mm.memory.vmas if vma.task.comm == "hog"}
+
+    assert call(mm, shell) == {900}
 
 
 @pytest.mark.parametrize(("disk_mb", "read_pages"), [(8, 8 * MIB_PAGES), (64, 16 * MIB_PAGES)])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mmfw_probe import shell as sh
+from mmfw_probe.hog import open_disk, read_all
 from mmfw_probe.shell import Shell
 
 MSEC = 1_000_000
@@ -96,3 +97,24 @@ def test_a_snapshot_and_a_packed_trace_stay_in_memory(machine, call, free_pages)
     assert seen[0] == kept + sh.NR_SNAP_PAGES
     assert seen[1] == seen[3] == kept + sh.NR_SNAP_PAGES + 20
     assert 50 * MSEC < seen[2] < 70 * MSEC
+
+
+def test_a_killed_command_gives_all_back(machine, call, free_pages, unowned):
+    mm = machine(start=True)
+    before, kept = free_pages(mm), unowned(mm)
+    shell = Shell(mm)
+    disk = open_disk(mm, 8)
+    task = []
+
+    def body():
+        task.append(shell.start(lambda: read_all(mm, disk), comm="hog"))
+        mm.sched.sleep(5 * MSEC)
+        held = nr_used(mm, free_pages, before)
+        mm.sched.send_sigkill(task[0])
+        mm.sched.join(task[0])
+        disk.truncate()
+        shell.exit()
+        return held
+
+    assert call(mm, body) > 100
+    assert (unowned(mm), mm.memory.nr_page_table_pages, mm.memory.vmas) == (kept, 0, ())

@@ -24,8 +24,8 @@ BEFORE_SLEEP_NS: Final = 19_000
 WAKE_LATENCY_NS: Final = 51_000
 AFTER_SLEEP_NS: Final = 23_000
 #: The last of the three where the next step's time is known, so that it need not make up for the other two. Fitted to
-#: 1G-frag16, whose figures all agree with it. From 10 to 30 us its order-9 failures (955 there) are 1001 to 1070, and its
-#: scans at priority 6 (81) 88 to 245: that these agree is chance.
+#: 1G-frag16 before the shell was modelled page by page, and left: its order-9 failures (955) are 1019 with it, its scans
+#: at priority 6 (81) 294.
 AFTER_KNOWN_NS: Final = 18_000
 #: From switching a trace on to the load's first line: grace periods (``ring_buffer_resize()``,
 #: ``ring_buffer_reset()``) and a dozen events' code patched. What runs beside the load goes on meanwhile: after so long,
@@ -123,7 +123,7 @@ def _ring_pages(size_kb: int) -> int:
 
 
 class TraceBuffer:
-    """ftrace's ring buffer: single unmovable pages, taken when the first trace is switched on (``trace_on``).
+    """ftrace's ring buffer: single unmovable pages, taken as it grows, when a trace is switched on (``trace_on``).
 
     It has its default size before: a module that uses ``trace_printk()`` expands it as it is loaded
     (``trace_printk_init_buffers()``), and boot's figures, which were read later, include that.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mmfw_probe.shell import Shell
 
 MIB_PAGES: Final = 256
+#: What ``hogwait`` writes to /proc/PID/oom_score_adj.
+_OOM_SCORE_ADJ: Final = 900
 #: read(2) of 64 KiB under emulation beside its pages, ns: 256M-r1, 21 us for a page of 16, less the page's own costs.
 READ_SYSCALL_NS: Final = 23_000
 
@@ -36,13 +38,15 @@ def read_all(mm: Mm, file: AddressSpace, chunk_pages: int = 16) -> None:
     rng = mm.rng("probe read")
     drawn: list[int] = []
     buf = mm.mmap_anonymous(chunk_pages)
-    for start in range(0, file.nr_pages, chunk_pages):
-        if not drawn:
-            drawn = rng.below(2 * READ_SYSCALL_NS + 1, 1024).tolist()
-        file.read(start, chunk_pages)
-        buf.touch(0, chunk_pages)
-        mm.sched.charge_user(drawn.pop(), "read")
-    buf.munmap()
+    try:
+        for start in range(0, file.nr_pages, chunk_pages):
+            if not drawn:
+                drawn = rng.below(2 * READ_SYSCALL_NS + 1, 1024).tolist()
+            file.read(start, chunk_pages)
+            buf.touch(0, chunk_pages)
+            mm.sched.charge_user(drawn.pop(), "read")
+    finally:
+        buf.munmap()
 
 
 class Hog:
@@ -82,7 +86,9 @@ class Hog:
         """
         self._disk = disk
         self._shell.run()  # rm
-        self._task = self._shell.start(lambda: self._main(mode, mb, n), comm="hog", daemon=True)
+        self._task = self._shell.start(
+            lambda: self._main(mode, mb, n), comm="hog", daemon=True, oom_score_adj=_OOM_SCORE_ADJ
+        )
         while True:
             self._shell.run(nr_pages=NR_GREP_PAGES)
             if self._ready:
@@ -92,8 +98,8 @@ class Hog:
     def _main(self, mode: str, mb: int, n: int) -> None:
         mm = self._mm
         nr_pages = mb * MIB_PAGES
-        vma = mm.mmap_anonymous(nr_pages, oom_score_adj=900)
-        buf = mm.mmap_anonymous(MIB_PAGES)
+        vma = mm.mmap_anonymous(nr_pages, oom_score_adj=_OOM_SCORE_ADJ)
+        buf = mm.mmap_anonymous(MIB_PAGES, oom_score_adj=_OOM_SCORE_ADJ)
         position = 0
         for start in range(0, nr_pages, MIB_PAGES):
             if self._disk is not None:

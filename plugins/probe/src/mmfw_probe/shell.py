@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 USEC: Final = 1_000
 MSEC: Final = 1_000_000
-#: What a page table, a page directory (two pages, for page-table isolation) and a file's page are taken with.
+#: What a page table and a page directory (two pages, for page-table isolation) are taken with.
 _TABLE_GFP: Final = gfp.GFP_KERNEL | gfp.ZERO | gfp.ACCOUNT
 #: Page tables of a process beside the one that `Vma` takes: before it executes a command and behind that.
 NR_TABLES_FORKED: Final = 7
@@ -136,8 +136,12 @@ class Shell:
         *,
         comm: str = "busybox",
         daemon: bool = False,
+        oom_score_adj: int = 0,
     ) -> Task:
-        """Start a command; see `run`. One that is a `daemon` need not end for the run to end."""
+        """Start a command; see `run`. One that is a `daemon` need not end for the run to end.
+
+        All mappings of its process have the same `oom_score_adj`, as the kernel has one for a process.
+        """
         mm = self._mm
         mm.charge(FORK_NS, "process")
         directory = mm.alloc_pages(_TABLE_GFP, 1)
@@ -149,29 +153,32 @@ class Shell:
         nr_args, nr_start = NR_ARG_PAGES + first, NR_START_PAGES + second
 
         def child() -> None:
-            forked = mm.mmap_anonymous(NR_CHILD_COPIES)
+            forked = mm.mmap_anonymous(NR_CHILD_COPIES, oom_score_adj=oom_score_adj)
             forked.touch(0, NR_CHILD_COPIES)
             mm.charge(EXEC_NS * 3 // 4, "process")
             new_directory = mm.alloc_pages(_TABLE_GFP, 1)
             new_tables = mm.alloc_pages_batch(_TABLE_GFP, 0, NR_TABLES_EXECED)
-            vma = mm.mmap_anonymous(_MAPPED_PAGES)
-            vma.touch(0, nr_args)
-            mm.free_pages_batch(tables, 0)
-            self._own.madvise_dontneed(former)
-            forked.munmap()
-            if directory >= 0:
-                mm.free_pages(directory, 1)
-            mm.charge(EXEC_NS // 4, "process")
-            vma.touch(nr_args, nr_start)
-            mm.charge(EXIT_NS // 2, "process")
-            vma.touch(nr_args + nr_start, nr_pages)
-            if work is not None:
-                work()
-            mm.charge(EXIT_NS // 2, "process")
-            mm.free_pages_batch(new_tables, 0)
-            vma.munmap()
-            if new_directory >= 0:
-                mm.free_pages(new_directory, 1)
+            vma = mm.mmap_anonymous(_MAPPED_PAGES, oom_score_adj=oom_score_adj)
+            try:
+                vma.touch(0, nr_args)
+                mm.free_pages_batch(tables, 0)
+                self._own.madvise_dontneed(former)
+                forked.munmap()
+                if directory >= 0:
+                    mm.free_pages(directory, 1)
+                mm.charge(EXEC_NS // 4, "process")
+                vma.touch(nr_args, nr_start)
+                mm.charge(EXIT_NS // 2, "process")
+                vma.touch(nr_args + nr_start, nr_pages)
+                if work is not None:
+                    work()
+                mm.charge(EXIT_NS // 2, "process")
+            finally:
+                # A killed command ends in its work, which is where it is in user mode.
+                mm.free_pages_batch(new_tables, 0)
+                vma.munmap()
+                if new_directory >= 0:
+                    mm.free_pages(new_directory, 1)
 
         task = mm.sched.spawn(child, name=comm, daemon=daemon)
         self._own.touch(int(self._copies()[0]), NR_SHELL_COPIES)
