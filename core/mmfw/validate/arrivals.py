@@ -4,6 +4,7 @@ A captured load asks, waits 200 us or 1 ms and asks again; under emulation 200 u
 others, as the host had time. How far kswapd and kcompactd get between two requests, and so how many of them succeed,
 hangs on it. It is no property of the kernel that is to be judged, and no description tells it. So a rebuilt load asks
 when the captured one did, or later if the simulated kernel took longer; what comes of a request is the simulation's own.
+Times are those of the trace's clock, so a load can begin at the captured time since boot too, in kcompactd's phase.
 
 What that costs: where the captured load was late since kswapd had the CPU, the rebuilt one is late too.
 """

@@ -3,12 +3,12 @@
 A shell's command is two processes' work: the shell forks (page tables, and copies of the pages that it writes next), the
 child copies some pages, executes the command (new tables, new pages; the old ones go) and exits. Such pages come
 between those of a load that runs beside the shell, and an odd number of them shifts where the load's next pages lie.
-Where a process's stack lies is drawn (``randomize_stack_top()``, mm/util.c), so a command takes two of its pages or does
-not: what the shell holds differs by a page from one command to the next.
+Two of a command's pages are taken or not, by chance: what the shell holds differs by a page from one command to the next.
+The cause is most likely where its stack lies (``randomize_stack_top()``, mm/util.c); that was not looked into.
 
 Numbers of pages are those of boots of the captures' kernel with their init and busybox, traced by
-``kmem:mm_page_alloc`` and ``mm_page_free``. Times are such boots' by ``sched_switch``, brought from their emulator's
-pace to that of the captures by what the load takes in either.
+``kmem:mm_page_alloc`` and ``mm_page_free``. Times are estimates: such boots' by ``sched_switch``, on an emulator two to
+three times as slow, brought to the captures' pace by what the load takes in either.
 
 Not there: slab, and the pages of ftrace's own readers and of pipes (unmovable, one or two at a time).
 """
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mmfw.sched import Task
 
 USEC: Final = 1_000
-MSEC: Final = 1_000_000
 #: What a page table and a page directory (two pages, for page-table isolation) are taken with.
 _TABLE_GFP: Final = gfp.GFP_KERNEL | gfp.ZERO | gfp.ACCOUNT
 #: Page tables of a process beside the one that `Vma` takes: before it executes a command and behind that.
@@ -51,8 +50,8 @@ NR_GZIP_PAGES: Final = 85
 #: Files of /proc in a snapshot, and pages of /out that they take.
 NR_SNAP_FILES: Final = 5
 NR_SNAP_PAGES: Final = 3
-#: Processor time of forking, of the shell after that, of executing, and of the command until its exit; the faults among
-#: them come on top.
+#: Processor time of forking, of the shell after that, of executing, and of the command until its exit. It was measured
+#: with the faults, which are charged on top: some 0.3 ms a command too many.
 FORK_NS: Final = 700 * USEC
 COPY_NS: Final = 150 * USEC
 EXEC_NS: Final = 1400 * USEC
@@ -125,9 +124,8 @@ class Shell:
         self._mm.sched.join(writer)
 
     def write(self, nr_pages: int) -> None:
-        """Pages written to /out, which is a tmpfs: movable, never dropped."""
-        self._out.touch(self._nr_out, nr_pages)
-        self._nr_out += nr_pages
+        """Pages written to /out, which is a tmpfs: movable, never dropped. What has no room there is not written."""
+        self._nr_out += max(0, self._out.touch(self._nr_out, nr_pages))
 
     def start(
         self,
